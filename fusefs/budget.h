@@ -1,0 +1,54 @@
+/* The memory budget: every byte of file content that the mount holds is in a buffer of it.
+ *
+ * shape:   a buffer is up to BUFFER_MAX bytes; the largest size is recycled warm, since touching
+ *          fresh memory costs more than copying into it. Lanes leave room for each other: dirty
+ *          data stops at 3/4 of the limit, what is read ahead at 1/2, what a reader waits for at
+ *          the whole.
+ * units:   bytes, milliseconds.
+ * owns:    buffers are reference-counted; the last unref gives the memory back and wakes waiters.
+ * threads: any.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BUFFER_MAX (1024 * 1024)
+
+struct budget;
+
+enum budget_lane { BUDGET_AHEAD, BUDGET_DIRTY, BUDGET_WANTED };
+
+struct buffer {
+    struct budget *budget;
+    atomic_uint refs;
+    atomic_uint frozen; /* requests that are sending it: bytes that were filled may not change */
+    uint32_t capacity;
+    uint32_t filled; /* guarded by the owner's lock */
+    uint8_t *data;
+};
+
+struct budget *budget_new(uint64_t limit_bytes);
+void budget_free(struct budget *budget); /* no buffer may be left; takes NULL */
+
+/* The default: the smaller of 512 MiB and a quarter of the tightest cgroup limit above us. */
+uint64_t budget_default_bytes(void);
+
+/* A buffer of at least CAPACITY bytes (<= BUFFER_MAX), or NULL when the lane has no room now. */
+struct buffer *buffer_try_new(struct budget *budget, size_t capacity, enum budget_lane lane);
+
+/* The same, after waiting up to TIMEOUT_MS for room. */
+struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budget_lane lane,
+                               unsigned timeout_ms);
+
+struct buffer *buffer_ref(struct buffer *buffer);
+void buffer_unref(struct buffer *buffer); /* takes NULL */
+
+uint64_t budget_limit_bytes(const struct budget *budget);
+uint64_t budget_used_bytes(struct budget *budget);
+uint64_t budget_peak_bytes(struct budget *budget);
+
+/* Whether somebody waits for room: what can give way should. */
+bool budget_is_tight(struct budget *budget);
