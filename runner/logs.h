@@ -1,0 +1,44 @@
+/* A run's output as log segments: objects logs/REPO/RUN/NNNNNNNN, plain bytes, in order.
+ *
+ * shape:   a segment is written at most every 500 ms, when there is something, or at 1 MiB.
+ * threads: a writer has one thread of its own that talks to the store; log_writer_add may be called
+ *          from any thread and waits when 8 MiB are unsaved, so output is never dropped.
+ */
+#pragma once
+
+#include "storage/store.h"
+
+struct log_writer;
+
+/* Goes on behind the segments that are there already. */
+struct log_writer *log_writer_open(struct store *root, const char *repo, const char *run,
+                                   GError **error);
+void log_writer_add(struct log_writer *writer, const char *data, size_t size);
+
+/* Saves what is left, for at most TIMEOUT_MS; false and *ERROR when something was lost. Frees the
+ * writer in either case. */
+bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, GError **error);
+
+typedef bool log_each(const char *data, size_t size, void *user, GError **error);
+
+struct log_reader {
+    struct store *root;
+    char *repo, *run;
+    uint64_t next;     /* the segment to read next */
+    unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
+};
+
+/* SINCE_MS (0: all) skips segments that were written before. */
+bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
+                     const char *run, int64_t since_ms, GError **error);
+void log_reader_clear(struct log_reader *reader);
+
+/* Hands over every segment that is there and not yet read. COUNT (may be NULL): how many. */
+bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsigned *count,
+                     GError **error);
+
+/* Reads on until the run is finished and everything is read, or *STOP (may be NULL) is not 0
+ * (ECANCELED). FINAL (may be NULL) is the run as it ended; the caller's. */
+struct run;
+bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, const int *stop,
+                       struct run **final, GError **error);
