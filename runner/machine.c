@@ -1,0 +1,148 @@
+#include "runner/machine.h"
+#include "config/error.h"
+#include "config/log.h"
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LOOK_AGAIN_MS = 20 };
+
+char *machine_id(void)
+{
+    g_autofree char *boot = NULL, *space = NULL;
+
+    if (!g_file_get_contents("/proc/sys/kernel/random/boot_id", &boot, NULL, NULL))
+        boot = g_strdup(g_get_host_name());
+    space = g_file_read_link("/proc/self/ns/pid", NULL);
+    return g_strdup_printf("%s/%s", g_strstrip(boot), space ? space : "");
+}
+
+uint64_t process_start_ticks(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = NULL;
+    unsigned long long ticks = 0;
+    const char *rest;
+    char state = 'Z';
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return 0;
+    rest = strrchr(text, ')'); /* the name before it may hold anything */
+    if (!rest || sscanf(rest + 1,
+                        " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                        "%*s %llu",
+                        &state, &ticks) != 2)
+        return 0;
+    return state == 'Z' || state == 'X' ? 0 : ticks;
+}
+
+bool process_is_alive(pid_t pid, uint64_t start_ticks)
+{
+    return pid > 0 && start_ticks && process_start_ticks(pid) == start_ticks;
+}
+
+static bool has_variable(pid_t pid, const char *entry)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/environ", (int)pid);
+    g_autofree char *data = NULL;
+    gsize size;
+
+    if (!g_file_get_contents(path, &data, &size, NULL))
+        return false;
+    for (const char *at = data; at < data + size; at += strlen(at) + 1)
+        if (strcmp(at, entry) == 0)
+            return true;
+    return false;
+}
+
+unsigned processes_signal(const char *variable, const char *id, int signal)
+{
+    g_autofree char *entry = g_strdup_printf("%s=%s", variable, id);
+    g_autoptr(GDir) proc = g_dir_open("/proc", 0, NULL);
+    const char *name;
+    unsigned count = 0;
+
+    while (proc && (name = g_dir_read_name(proc))) {
+        pid_t pid = (pid_t)strtol(name, NULL, 10);
+
+        if (pid <= 1 || pid == getpid() || !has_variable(pid, entry) || !process_start_ticks(pid))
+            continue;
+        if (signal)
+            kill(pid, signal);
+        count++;
+    }
+    return count;
+}
+
+bool processes_end(const char *variable, const char *id, int signal, unsigned timeout_ms)
+{
+    int64_t until = g_get_monotonic_time() + (int64_t)timeout_ms * 1000;
+
+    while (processes_signal(variable, id, signal)) {
+        if (g_get_monotonic_time() > until)
+            return false;
+        g_usleep(LOOK_AGAIN_MS * 1000);
+        if (signal == SIGTERM) /* once is enough: they are saving */
+            signal = 0;
+    }
+    return true;
+}
+
+static void detach(const char *mountpoint)
+{
+    const char *argv[] = {"fusermount3", "-u", "-z", "-q", mountpoint, NULL};
+
+    if (umount2(mountpoint, MNT_DETACH) == 0)
+        return;
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL,
+                      NULL))
+        log_warning("cannot unmount %s", mountpoint);
+}
+
+/* Undoes the octal escapes of /proc/self/mountinfo, in place. */
+static void unescape(char *text)
+{
+    g_autofree char *plain = g_strcompress(text);
+
+    strcpy(text, plain);
+}
+
+void mounts_detach(const char *path)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    size_t length = strlen(path);
+
+    if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
+        return;
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        g_auto(GStrv) fields = g_strsplit(*line, " ", -1);
+
+        if (g_strv_length(fields) < 7 || !strstr(*line, " - fuse"))
+            continue;
+        unescape(fields[4]);
+        if (strncmp(fields[4], path, length) == 0 && strchr("/", fields[4][length]))
+            detach(fields[4]);
+    }
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+bool tree_remove(const char *path, GError **error)
+{
+    int code = nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+
+    if (code == 0 || (code == -1 && errno == ENOENT))
+        return true;
+    return error_set_errno(error, code > 0 ? code : errno, "remove %s", path);
+}
