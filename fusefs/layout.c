@@ -160,8 +160,7 @@ static bool append_in_place(struct layout *layout, const void *data, uint64_t le
     struct extent *last = at(layout, layout->extents->len - 1);
     uint64_t used = last->buffer_offset + (last->end - last->start);
 
-    if (!is_dirty(last) || used != last->buffer->filled ||
-        used + length > last->buffer->capacity)
+    if (!is_dirty(last) || used != last->buffer->filled || used + length > last->buffer->capacity)
         return false;
     /* Allowed even while frozen: nobody sends bytes beyond those that were filled then. */
     memcpy(last->buffer->data + used, data, length);
@@ -187,8 +186,8 @@ bool layout_write_in_place(struct layout *layout, uint64_t offset, const void *d
     return true;
 }
 
-/* Calls EACH for every piece of LAYOUT that lies in one extent of OTHER, over [start, end); EACH may
- * change the piece's flags and buffer. Borders are made where needed and merged afterwards. */
+/* Calls EACH for every piece of LAYOUT that lies in one extent of OTHER, over [start, end); EACH
+ * may change the piece's flags and buffer. Borders are made where needed and merged afterwards. */
 typedef void each_piece(struct extent *piece, const struct extent *other, bool keep);
 
 static void for_pieces(struct layout *layout, const struct layout *other, uint64_t start,

@@ -64,7 +64,8 @@ void layout_mark_saved(struct layout *layout, const struct layout *saved, bool k
 /* Lets go of memory whose bytes are elsewhere too. Returns the bytes given up. */
 uint64_t layout_drop_clean(struct layout *layout);
 
-/* The same for LAYOUT's upload: it is gone, so nothing is in it. False when bytes were only there. */
+/* The same for LAYOUT's upload: it is gone, so nothing is in it. False when bytes were only there.
+ */
 bool layout_forget_parts(struct layout *layout);
 
 /* A copy of [start, end) with references to its buffers, at the same offsets. While it is

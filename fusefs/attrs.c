@@ -1,0 +1,107 @@
+/* What the store says of an object, into the inode, and the inode's attributes into metadata. */
+#include "fusefs/fs_internal.h"
+
+#include <string.h>
+
+#define LINEAGE "dstack-lineage"
+
+static char *lineage_new(void)
+{
+    return g_uuid_string_random();
+}
+
+/* Takes over what a fresh answer says of a file that has nothing unsaved here. inode->lock held. */
+static void load_content(struct inode *inode, const struct store_object *object)
+{
+    const char *lineage = object->metadata ? g_hash_table_lookup(object->metadata, LINEAGE) : NULL;
+    bool same = inode->etag && g_strcmp0(inode->etag, object->etag) == 0;
+    bool grown = inode->etag && lineage && g_strcmp0(inode->lineage, lineage) == 0 &&
+                 object->size_bytes >= inode->base_size;
+
+    if (same)
+        return;
+    if (inode->etag && !grown)
+        inode->generation++; /* open readers of the old one get ESTALE */
+    streams_drop(inode);
+    g_free(inode->etag);
+    inode->etag = g_strdup(object->etag);
+    g_free(inode->lineage);
+    inode->lineage = g_strdup(lineage);
+    inode->size = inode->base_size = object->size_bytes;
+    layout_set_object(&inode->layout, object->size_bytes);
+}
+
+void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object)
+{
+    mode_t type = inode->attrs.mode & S_IFMT;
+
+    pthread_mutex_lock(&inode->lock);
+    if (!inode->attrs_dirty && !inode->publishing) {
+        inode->attrs.mtime_ns = inode->attrs.ctime_ns = object->mtime_ns;
+        file_attrs_load(&inode->attrs, object);
+        if (is_directory(inode) || !(S_ISREG(inode->attrs.mode) || S_ISLNK(inode->attrs.mode)))
+            inode->attrs.mode = (inode->attrs.mode & 07777) | type;
+        g_clear_pointer(&inode->metadata, g_hash_table_unref);
+        inode->metadata = metadata_copy(object->metadata);
+    }
+    if (!is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing) {
+        if (!inode->base_key)
+            inode->base_key = g_strdup(object->key);
+        load_content(inode, object);
+    }
+    inode->checked_ms = now_ms();
+    pthread_mutex_unlock(&inode->lock);
+}
+
+GHashTable *inode_metadata(struct inode *inode)
+{
+    GHashTable *metadata = metadata_copy(inode->metadata);
+
+    if (!inode->lineage || inode->rewritten) {
+        g_free(inode->lineage);
+        inode->lineage = lineage_new();
+    }
+    file_attrs_save(&inode->attrs, metadata);
+    if (!is_directory(inode))
+        g_hash_table_insert(metadata, g_strdup(LINEAGE), g_strdup(inode->lineage));
+    return metadata;
+}
+
+/* Whether what is known is new enough, or is ours to say. */
+static bool is_fresh(struct fs *fs, struct inode *inode)
+{
+    bool fresh;
+
+    pthread_mutex_lock(&inode->lock);
+    fresh = inode_is_dirty(inode) || inode->publishing || inode->vanished ||
+            (inode->checked_ms && now_ms() - inode->checked_ms < fs->options.attr_ttl_ms);
+    pthread_mutex_unlock(&inode->lock);
+    return fresh;
+}
+
+int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    g_autofree char *key = NULL;
+    g_autoptr(StoreCall) call = NULL;
+    int error;
+
+    if (inode == fs->root || is_fresh(fs, inode))
+        return 0;
+    key = inode_key(fs, inode);
+    call = store_call_new(STORE_HEAD, key);
+    error = run_call(fs, caller, call);
+    if (error == ENOENT && is_directory(inode)) {
+        pthread_mutex_lock(&inode->lock);
+        inode->checked_ms = now_ms(); /* a directory may be nothing but a prefix */
+        pthread_mutex_unlock(&inode->lock);
+        return 0;
+    }
+    if (error == ENOENT) {
+        pthread_mutex_lock(&inode->lock);
+        inode->generation++; /* another client removed it; its bytes are gone */
+        pthread_mutex_unlock(&inode->lock);
+    }
+    if (!error)
+        inode_load(fs, inode, &call->object);
+    return error;
+}

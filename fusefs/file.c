@@ -1,0 +1,271 @@
+/* Open files: open, read, fsync, release. */
+#include "fusefs/fs_internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+static struct fs_file *file_new(struct inode *inode, int flags)
+{
+    struct fs_file *file = g_new0(struct fs_file, 1);
+
+    file->inode = inode;
+    file->flags = flags;
+    pthread_mutex_lock(&inode->lock);
+    file->generation = inode->generation;
+    inode->handles++;
+    if ((flags & O_ACCMODE) != O_RDONLY)
+        inode->writers++;
+    pthread_mutex_unlock(&inode->lock);
+    return file;
+}
+
+static bool writes(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+}
+
+int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
+              mode_t mode, int flags, struct fs_file **file, struct stat *st)
+{
+    struct inode *parent, *inode = NULL;
+    int error = 0;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    error = fs_lookup(fs, caller, parent_ino, name, st);
+    if (!error) {
+        bool keep;
+
+        if (flags & O_EXCL)
+            error = EEXIST;
+        else
+            error = fs_open(fs, caller, st->st_ino, flags, file, &keep);
+        if (error)
+            fs_forget(fs, st->st_ino, 1);
+        return error;
+    }
+    if (error != ENOENT)
+        return error;
+    parent = inode_get(fs, parent_ino);
+    if (!parent)
+        return ENOENT;
+    pthread_mutex_lock(&fs->lock);
+    if (inode_child(parent, name)) {
+        error = EEXIST;
+    } else {
+        inode = inode_new(fs, parent, name, S_IFREG | (mode & 07777));
+        inode->lookups = 1;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    if (!error) {
+        pthread_mutex_lock(&inode->lock);
+        inode->attrs.uid = caller->uid;
+        inode->attrs.gid = caller->gid;
+        inode->attrs_dirty = inode->data_dirty = true;
+        inode_mark_dirty(fs, inode);
+        pthread_mutex_unlock(&inode->lock);
+        *file = file_new(inode, flags);
+        inode_stat(inode, st);
+    }
+    inode_unpin(fs, parent);
+    return error;
+}
+
+int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, struct fs_file **file,
+            bool *keep_cache)
+{
+    struct inode *inode;
+    uint64_t generation;
+    int error = 0;
+
+    if (writes(flags) && (fs->options.read_only || atomic_load(&fs->draining)))
+        return EROFS;
+    inode = inode_get(fs, ino);
+    if (!inode)
+        return ESTALE;
+    if (is_directory(inode))
+        error = EISDIR;
+    generation = inode->generation;
+    if (!error)
+        error = inode_refresh(fs, caller, inode);
+    if (!error && (flags & O_TRUNC))
+        error = inode_truncate(fs, caller, inode, 0);
+    if (error) {
+        inode_unpin(fs, inode);
+        return error;
+    }
+    *keep_cache = generation == inode->generation && !(flags & O_TRUNC);
+    *file = file_new(inode, flags); /* takes the pin over */
+    return 0;
+}
+
+/* A read that is not simply of the base object: piece by piece into one buffer. */
+static int read_mixed(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      const struct layout *view, uint64_t offset, uint64_t end, fs_reply *reply,
+                      void *user)
+{
+    g_autofree char *data = g_try_malloc0(end - offset);
+    g_autofree char *key = NULL, *etag = NULL;
+    struct iovec iov = {data, end - offset};
+    int error = 0;
+
+    if (!data)
+        return ENOMEM;
+    pthread_mutex_lock(&inode->lock);
+    key = g_strdup(inode->base_key);
+    etag = g_strdup(inode->etag);
+    pthread_mutex_unlock(&inode->lock);
+    for (unsigned i = 0; !error && i < layout_count(view); i++) {
+        const struct extent *extent = layout_at(view, i);
+        char *to = data + (extent->start - offset);
+        uint64_t size = extent->end - extent->start;
+
+        if (extent->buffer)
+            memcpy(to, extent->buffer->data + extent->buffer_offset, size);
+        else if (extent->in_object)
+            error = base_fetch(fs, caller, key, etag, extent->start, to, size);
+    }
+    if (!error)
+        reply(user, &iov, 1);
+    return error;
+}
+
+enum source { FROM_BASE, FROM_LAYOUT, FROM_UPLOAD, FROM_NOTHING };
+
+/* Where [offset, end) is now; FROM_LAYOUT fills VIEW with a frozen copy. */
+static enum source find_source(struct inode *inode, uint64_t offset, uint64_t *end,
+                               struct layout *view)
+{
+    const struct extent *extent;
+    unsigned index;
+
+    *end = MIN(*end, inode->size);
+    if (offset >= *end)
+        return FROM_NOTHING;
+    if (layout_only_in_part(&inode->layout, offset, *end))
+        return FROM_UPLOAD;
+    index = layout_find(&inode->layout, offset);
+    extent = layout_at(&inode->layout, index);
+    if (extent->in_object && !extent->buffer && extent->end >= *end)
+        return FROM_BASE;
+    layout_copy(&inode->layout, offset, *end, view);
+    layout_freeze(view);
+    return FROM_LAYOUT;
+}
+
+/* Another client may have replaced the object, or only added to it. */
+static int after_stale(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
+{
+    struct inode *inode = file->inode;
+
+    pthread_mutex_lock(&inode->lock);
+    inode->checked_ms = 0;
+    pthread_mutex_unlock(&inode->lock);
+    inode_refresh(fs, caller, inode);
+    return file->generation == inode->generation ? 0 : ESTALE;
+}
+
+static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+                     size_t size, fs_reply *reply, void *user)
+{
+    struct inode *inode = file->inode;
+    uint64_t end = offset + size;
+    struct layout view = {0};
+    enum source source;
+    int error;
+
+    pthread_mutex_lock(&inode->lock);
+    source = file->generation == inode->generation || inode_is_dirty(inode)
+                 ? find_source(inode, offset, &end, &view)
+                 : FROM_NOTHING;
+    error = file->generation == inode->generation ? 0 : ESTALE;
+    pthread_mutex_unlock(&inode->lock);
+    if (error)
+        return error;
+    switch (source) {
+    case FROM_NOTHING:
+        reply(user, NULL, 0);
+        return 0;
+    case FROM_BASE:
+        return base_read(fs, caller, inode, offset, end - offset, reply, user);
+    case FROM_UPLOAD:
+        error = inode_publish(fs, caller, inode);
+        return error ? error : EAGAIN;
+    case FROM_LAYOUT:
+        error = read_mixed(fs, caller, inode, &view, offset, end, reply, user);
+        layout_thaw(&view);
+        layout_clear(&view);
+        return error;
+    }
+    return EIO;
+}
+
+int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+            size_t size, fs_reply *reply, void *user)
+{
+    int error = EAGAIN;
+
+    for (int tries = 0; tries < 5 && error == EAGAIN; tries++) {
+        error = read_once(fs, caller, file, offset, size, reply, user);
+        if ((error == ESTALE || error == ENOENT) && tries < 4) {
+            error = after_stale(fs, caller, file);
+            error = error ? error : EAGAIN;
+        }
+    }
+    return error == EAGAIN ? EIO : error;
+}
+
+int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
+{
+    struct inode *inode = file->inode;
+    bool dirty;
+    int error;
+
+    if (!writes(file->flags) && !(file->flags & O_TRUNC))
+        return 0;
+    pthread_mutex_lock(&inode->lock);
+    dirty = (inode_is_dirty(inode) || inode->publishing) && !inode->vanished;
+    pthread_mutex_unlock(&inode->lock);
+    if (!dirty)
+        return 0;
+    error = publish_earlier_failures(fs, caller, inode);
+    if (!error)
+        error = inode_publish(fs, caller, inode);
+    if (error) {
+        pthread_mutex_lock(&inode->lock);
+        inode->failed_close = inode_is_dirty(inode);
+        pthread_mutex_unlock(&inode->lock);
+    }
+    return error;
+}
+
+void fs_release(struct fs *fs, struct fs_file *file)
+{
+    struct inode *inode = file->inode;
+    char *hidden = NULL;
+
+    pthread_mutex_lock(&inode->lock);
+    inode->handles--;
+    if ((file->flags & O_ACCMODE) != O_RDONLY)
+        inode->writers--;
+    if (inode->handles == 0) {
+        streams_drop(inode);
+        if (!inode->publishing)
+            layout_drop_clean(&inode->layout);
+        if (inode->vanished) {
+            upload_discard(fs, inode);
+            hidden = g_steal_pointer(&inode->hidden_key);
+            inode->data_dirty = inode->attrs_dirty = false; /* nobody can see it any more */
+        }
+    }
+    pthread_mutex_unlock(&inode->lock);
+    if (hidden) {
+        g_autoptr(StoreCall) call = store_call_new(STORE_DELETE, hidden);
+
+        run_call(fs, NULL, call);
+        g_free(hidden);
+    }
+    leave_dirty_list(fs, inode);
+    inode_unpin(fs, inode);
+    g_free(file);
+}

@@ -1,0 +1,138 @@
+/* A mount's life: threads start, dirty data drains, everything is freed. */
+#include "fusefs/fs_internal.h"
+
+#include <string.h>
+
+static void init_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(lock, NULL);
+    if (!cond)
+        return;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static void set_defaults(struct fs *fs, const struct fs_options *options)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    uint64_t most;
+
+    fs->options = *options;
+    if (!fs->options.budget_bytes)
+        fs->options.budget_bytes = budget_default_bytes();
+    if (!fs->options.sync_interval_ms)
+        fs->options.sync_interval_ms = 1000;
+    if (!fs->options.attr_ttl_ms)
+        fs->options.attr_ttl_ms = 1000;
+    fs->budget = budget_new(fs->options.budget_bytes);
+    most = budget_limit_bytes(fs->budget) / 8;
+    fs->part_bytes = options->part_bytes ? options->part_bytes : MIN(8ull << 20, most);
+    fs->part_bytes = CLAMP(fs->part_bytes, MAX(caps->min_part_bytes, BUFFER_MAX),
+                           MIN(caps->max_part_bytes, caps->max_put_bytes));
+}
+
+struct fs *fs_new(struct store *store, const struct fs_options *options)
+{
+    struct fs *fs = g_new0(struct fs, 1);
+
+    fs->store = store_ref(store);
+    set_defaults(fs, options);
+    init_lock(&fs->lock, NULL);
+    init_lock(&fs->dirty_lock, &fs->dirty_changed);
+    init_lock(&fs->gate_lock, &fs->gate_changed);
+    g_queue_init(&fs->dirty);
+    fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
+    fs->next_ino = FS_ROOT;
+    fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
+    publishers_start(fs);
+    return fs;
+}
+
+static GPtrArray *dirty_paths(struct fs *fs)
+{
+    GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
+
+    pthread_mutex_lock(&fs->lock);
+    pthread_mutex_lock(&fs->dirty_lock);
+    for (GList *link = fs->dirty.head; link; link = link->next) {
+        struct inode *inode = link->data;
+
+        if (!inode->removed)
+            g_ptr_array_add(paths, inode_key_locked(inode));
+    }
+    pthread_mutex_unlock(&fs->dirty_lock);
+    pthread_mutex_unlock(&fs->lock);
+    return paths;
+}
+
+bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
+{
+    int64_t until = now_ms() + timeout_ms;
+    GPtrArray *paths;
+
+    atomic_store(&fs->draining, true);
+    for (;;) {
+        paths = dirty_paths(fs);
+        if (paths->len == 0 || (timeout_ms && now_ms() >= until))
+            break;
+        g_ptr_array_unref(paths);
+        pthread_mutex_lock(&fs->dirty_lock);
+        struct timespec tick;
+        timespec_in(&tick, 50);
+        pthread_cond_timedwait(&fs->dirty_changed, &fs->dirty_lock, &tick);
+        pthread_mutex_unlock(&fs->dirty_lock);
+    }
+    if (paths->len == 0)
+        g_clear_pointer(&paths, g_ptr_array_unref);
+    if (unsaved)
+        *unsaved = paths;
+    else if (paths)
+        g_ptr_array_unref(paths);
+    return paths == NULL;
+}
+
+void fs_free(struct fs *fs)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    publishers_stop(fs);
+    g_hash_table_iter_init(&iter, fs->inodes);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct inode *inode = value;
+
+        pthread_mutex_lock(&inode->lock);
+        upload_discard(fs, inode);
+        pthread_mutex_unlock(&inode->lock);
+    }
+    store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
+    inodes_free_all(fs);
+    g_queue_clear(&fs->dirty);
+    budget_free(fs->budget);
+    g_free(fs);
+}
+
+unsigned fs_attr_ttl_ms(const struct fs *fs)
+{
+    return fs->options.attr_ttl_ms;
+}
+
+/* An object store has no size: enough that nobody refuses to write. */
+int fs_statfs(struct fs *fs, struct statvfs *st)
+{
+    memset(st, 0, sizeof(*st));
+    st->f_bsize = st->f_frsize = 4096;
+    st->f_blocks = st->f_bfree = st->f_bavail = 1ull << 40;
+    st->f_files = st->f_ffree = st->f_favail = 1ull << 40;
+    st->f_namemax = 255;
+    return 0;
+}
+
+uint64_t fs_peak_bytes(struct fs *fs)
+{
+    return budget_peak_bytes(fs->budget);
+}

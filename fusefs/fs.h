@@ -1,0 +1,113 @@
+/* The artifact filesystem over one store prefix: one object a file, plain bytes. No FUSE in here:
+ * fuse_ops.c turns the kernel's requests into these calls, tests make them directly.
+ *
+ * shape:   inode numbers are never used twice; FS_ROOT is the prefix itself. A directory is an
+ *          empty object whose key ends in '/', or nothing but a common prefix of others.
+ * errors:  every call returns 0 or an errno value; the cause stands in the log, once for each
+ * object. owns:    a struct fs_file from fs_open/fs_create ends in fs_release. threads: any, at
+ * once. A call may block on the store; `caller->interrupted` is asked at least every 100 ms while
+ * it waits, and ends the wait with EINTR. source:  POSIX.1-2017; the attributes' keys are s3fs's
+ * (storage/file_attrs.h); docs/filesystem.md states what is promised.
+ */
+#pragma once
+
+#include "storage/store.h"
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#define FS_ROOT 1
+
+struct fs;
+struct fs_file;
+struct fs_dir;
+
+struct fs_options {
+    uint64_t budget_bytes;     /* 0: budget_default_bytes() */
+    uint64_t part_bytes;       /* 0: 8 MiB */
+    unsigned sync_interval_ms; /* 0: 1000 */
+    unsigned attr_ttl_ms;      /* how long what the store said is believed; 0: 1000 */
+    bool read_only;
+    uid_t uid; /* of what carries no attributes of its own */
+    gid_t gid;
+    mode_t umask;
+};
+
+/* Who asks, and whether they still want it. */
+struct fs_caller {
+    uid_t uid;
+    gid_t gid;
+    bool (*interrupted)(void *user); /* NULL: never */
+    void *user;
+};
+
+/* Which of struct stat's fields fs_setattr changes. */
+enum fs_set {
+    FS_SET_MODE = 1,
+    FS_SET_UID = 2,
+    FS_SET_GID = 4,
+    FS_SET_SIZE = 8,
+    FS_SET_MTIME = 16,
+    FS_SET_ATIME = 32,
+};
+
+/* Holds a reference to STORE, whose prefix is empty or ends in '/'. Starts its threads. */
+struct fs *fs_new(struct store *store, const struct fs_options *options);
+
+/* Refuses new writes (EROFS), then saves all that is dirty, for at most TIMEOUT_MS (0: no limit).
+ * UNSAVED: the paths of what was not (free with g_ptr_array_unref). */
+bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved);
+
+/* After the last call. Uploads in progress are aborted. */
+void fs_free(struct fs *fs);
+
+unsigned fs_attr_ttl_ms(const struct fs *fs);
+
+int fs_lookup(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+              struct stat *st);
+void fs_forget(struct fs *fs, uint64_t ino, uint64_t lookups);
+int fs_getattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct stat *st);
+int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const struct stat *to,
+               unsigned set, struct stat *st);
+
+/* These answer like fs_lookup: the new inode counts one lookup. */
+int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+              mode_t mode, int flags, struct fs_file **file, struct stat *st);
+int fs_mkdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+             mode_t mode, struct stat *st);
+int fs_symlink(struct fs *fs, struct fs_caller *caller, const char *target, uint64_t parent,
+               const char *name, struct stat *st);
+int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target);
+
+int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name);
+int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name);
+int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+              uint64_t new_parent, const char *new_name, unsigned flags);
+
+/* KEEP_CACHE: what the kernel holds of this file is still right. */
+int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, struct fs_file **file,
+            bool *keep_cache);
+
+/* Calls REPLY once with the bytes, which are valid during it; fewer than SIZE only at the end. */
+typedef void fs_reply(void *user, const struct iovec *iov, unsigned count);
+int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+            size_t size, fs_reply *reply, void *user);
+int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+             const void *data, size_t size);
+
+/* Durable when it returns 0; also what close() waits for. */
+int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
+void fs_release(struct fs *fs, struct fs_file *file);
+
+/* A directory's names as they are when it is opened; INDEX goes on from 0. NULL at the end. */
+struct fs_entry {
+    char *name;
+    mode_t type; /* S_IFDIR or S_IFREG (which stands for "look it up") */
+};
+int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **dir);
+const struct fs_entry *fs_dir_entry(const struct fs_dir *dir, uint64_t index);
+void fs_closedir(struct fs_dir *dir);
+
+int fs_statfs(struct fs *fs, struct statvfs *st);
+
+/* For tests and the status file. */
+uint64_t fs_peak_bytes(struct fs *fs);

@@ -1,0 +1,184 @@
+/* What the files of the filesystem share. Not for other rooms.
+ *
+ * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock. None is held across
+ *          a call to the store or a reply. inode->lock guards everything below its declaration;
+ *          fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
+ */
+#pragma once
+
+#include "config/error.h"
+#include "config/log.h"
+#include "fusefs/budget.h"
+#include "fusefs/fs.h"
+#include "fusefs/layout.h"
+#include "storage/file_attrs.h"
+#include <pthread.h>
+
+#define ROOT_HIDDEN ".dstack-" /* names of the root with this beginning are ours, and not shown */
+
+enum part_state { PART_WAITING, PART_SENDING, PART_SENT, PART_FAILED };
+
+/* One part of an open upload: bytes [start, end) of the file. Its memory stays until it is sent. */
+struct part {
+    struct inode *inode;
+    unsigned number;
+    uint64_t start, end;
+    enum part_state state;
+    bool copied;        /* a range of the base object, not bytes of ours */
+    bool changed;       /* written to since it was sent: to be sent again */
+    struct layout sent; /* frozen while SENDING */
+    GPtrArray *padding; /* buffers made for it: base bytes and zeros */
+    char *etag;
+};
+
+/* A multipart upload that grows while the program writes. */
+struct upload {
+    char *key, *id; /* id NULL: being begun */
+    bool beginning, failed;
+    GPtrArray *parts; /* struct part*, ascending and touching from 0 */
+    uint64_t end;     /* where the last part ends */
+    unsigned sending;
+};
+
+struct inode {
+    uint64_t ino;
+    /* fs->lock: */
+    struct inode *parent;
+    char *name;
+    GHashTable *children; /* directories: name -> inode */
+    uint64_t lookups;
+    unsigned pins;
+    bool removed;     /* has no name any more */
+    uint64_t changes; /* directories: names added or removed here */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct file_attrs attrs;
+    GHashTable *metadata; /* the object's other metadata, kept as it is */
+    uint64_t size;
+    int64_t checked_ms;    /* when the store was last asked; 0: never */
+    char *base_key, *etag; /* the object that `in_object` means; etag NULL: there is none */
+    uint64_t base_size;
+    char *lineage;  /* the same as long as bytes are only added */
+    bool rewritten; /* since the last publish, published bytes changed */
+    bool attrs_dirty, data_dirty, publishing;
+    bool attrs_explicit; /* set while an upload that carries older ones was under way */
+    bool vanished;       /* unlinked or replaced, but still open */
+    char *hidden_key;    /* where its bytes are kept until the last close */
+    uint64_t generation; /* goes up when another client replaced the object */
+    unsigned handles, writers;
+    struct layout layout;
+    struct upload *upload;
+    GQueue streams; /* readahead.c */
+    /* the publisher's: */
+    int64_t dirty_ms, next_publish_ms, window_ms;
+    uint64_t window_bytes;
+    unsigned slow_windows;
+    bool complained;   /* a failure was logged since the last success */
+    bool failed_close; /* close() or fsync() reported a failure: to be saved before others */
+    /* fs->dirty_lock: */
+    GList *dirty_link;
+};
+
+struct fs_file {
+    struct inode *inode;
+    int flags;
+    uint64_t generation;
+};
+
+struct fs {
+    struct store *store;
+    struct fs_options options;
+    struct budget *budget;
+    uint64_t part_bytes;
+
+    pthread_mutex_t lock;
+    GHashTable *inodes; /* ino -> inode */
+    struct inode *root;
+    uint64_t next_ino;
+
+    pthread_mutex_t dirty_lock;
+    pthread_cond_t dirty_changed;
+    GQueue dirty; /* struct inode*, pinned, in the order they became dirty */
+    bool stopping;
+
+    /* Directory renames exclude what uses keys made from the tree: a count, not a lock. */
+    pthread_mutex_t gate_lock;
+    pthread_cond_t gate_changed;
+    unsigned gate_users;
+    bool gate_closed;
+
+    atomic_bool draining;
+    pthread_t publishers[4];
+};
+
+/* --- inode.c: the tree --- */
+struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode);
+struct inode *inode_get(struct fs *fs, uint64_t ino); /* pinned; NULL when unknown */
+void inode_pin(struct fs *fs, struct inode *inode);
+void inode_unpin(struct fs *fs, struct inode *inode); /* no lock held */
+void inode_unpin_locked(struct fs *fs, struct inode *inode);
+struct inode *inode_child(struct inode *parent, const char *name);              /* fs->lock */
+void inode_attach(struct inode *inode, struct inode *parent, const char *name); /* fs->lock */
+void inode_detach(struct inode *inode);                                         /* fs->lock */
+char *inode_key(struct fs *fs, struct inode *inode); /* takes fs->lock; dirs end in '/' */
+char *inode_key_locked(struct inode *inode);
+void inode_stat(struct inode *inode, struct stat *st); /* takes inode->lock */
+void inodes_free_all(struct fs *fs);
+bool is_directory(const struct inode *inode);
+
+/* --- request.c: waiting for the store, with an ear for the caller --- */
+int64_t now_ms(void);
+int64_t now_ns(void);
+void timespec_in(struct timespec *until, unsigned ms);
+void start_call(struct fs *fs, struct store_call *call);
+int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call);
+int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call);
+bool is_interrupted(struct fs_caller *caller);
+bool wait_changed(struct inode *inode, unsigned ms); /* inode->lock held; false: timed out */
+int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                uint64_t size, const char *etag, GHashTable *metadata, char **new_etag);
+void gate_enter(struct fs *fs);
+void gate_leave(struct fs *fs);
+void gate_close(struct fs *fs);
+void gate_open(struct fs *fs);
+
+/* --- attrs.c: what the store says of an object, into the inode and back --- */
+void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
+GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
+int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+
+/* --- readahead.c --- */
+int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
+              size_t size, fs_reply *reply, void *user);
+int base_fetch(struct fs *fs, struct fs_caller *caller, const char *key, const char *etag,
+               uint64_t offset, void *data, size_t size);
+void streams_drop(struct inode *inode); /* inode->lock held */
+
+/* --- namespace.c --- */
+int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name);
+char *child_key(struct fs *fs, struct inode *parent, const char *name);
+int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+               struct inode **child); /* pinned */
+int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+
+/* --- write.c --- */
+struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size, int *error);
+int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size);
+void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
+
+/* --- upload.c --- */
+void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
+void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
+int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                  struct layout *snapshot, const char *key, char **etag);
+void upload_discard(struct fs *fs, struct inode *inode); /* inode->lock held; dropped inside */
+
+/* --- publish.c --- */
+int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; no lock held */
+bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */
+void publishers_start(struct fs *fs);
+void publishers_stop(struct fs *fs);

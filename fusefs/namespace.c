@@ -1,0 +1,436 @@
+/* Names: lookup, attributes, making and removing. Renames are in rename.c. */
+#include "fusefs/fs_internal.h"
+
+#include <string.h>
+
+bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name)
+{
+    return parent == FS_ROOT && g_str_has_prefix(name, ROOT_HIDDEN);
+}
+
+char *child_key(struct fs *fs, struct inode *parent, const char *name)
+{
+    g_autofree char *key = inode_key(fs, parent);
+
+    return g_strconcat(key, name, NULL);
+}
+
+/* Asks for the object KEY and for anything below KEY/ at the same time. */
+static int probe(struct fs *fs, struct fs_caller *caller, const char *key,
+                 struct store_call **object, bool *is_dir)
+{
+    g_autofree char *prefix = g_strconcat(key, "/", NULL);
+    struct store_call *head = store_call_new(STORE_HEAD, key);
+    g_autoptr(StoreCall) list = store_call_new(STORE_LIST, prefix);
+    int error;
+
+    list->limit = 1;
+    store_start(fs->store, list, NULL, NULL);
+    error = run_call(fs, caller, head);
+    store_wait(list);
+    *is_dir = false;
+    if (error == 0) {
+        *object = head;
+        return 0;
+    }
+    store_call_unref(head);
+    if (error != ENOENT)
+        return error;
+    if (list->error)
+        return error_errno(list->error);
+    if (!list->objects->len && !(list->prefixes && list->prefixes->len))
+        return ENOENT;
+    *is_dir = true;
+    head = store_call_new(STORE_HEAD, prefix); /* its marker's attributes, where it has one */
+    error = run_call(fs, caller, head);
+    if (error) {
+        store_call_unref(head);
+        head = NULL;
+    }
+    *object = head;
+    return error == ENOENT ? 0 : error;
+}
+
+/* A name not known here: asks the store. */
+static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *parent,
+                         const char *name, struct inode **child)
+{
+    g_autofree char *key = child_key(fs, parent, name);
+    g_autoptr(StoreCall) object = NULL;
+    mode_t mode;
+    bool is_dir;
+    int error = probe(fs, caller, key, &object, &is_dir);
+
+    if (error)
+        return error;
+    mode = is_dir ? S_IFDIR | (0777 & ~fs->options.umask) : S_IFREG | (0666 & ~fs->options.umask);
+    pthread_mutex_lock(&fs->lock);
+    *child = parent->removed && parent != fs->root ? NULL : inode_child(parent, name);
+    if (*child)
+        (*child)->pins++;
+    else
+        *child = inode_new(fs, parent, name, mode);
+    pthread_mutex_unlock(&fs->lock);
+    if (object && is_directory(*child) == is_dir)
+        inode_load(fs, *child, &object->object);
+    return 0;
+}
+
+/* The store has it no more: forget the name, unless it is in use. */
+static void drop_vanished(struct fs *fs, struct inode *inode)
+{
+    pthread_mutex_lock(&fs->lock);
+    inode_detach(inode);
+    pthread_mutex_unlock(&fs->lock);
+    pthread_mutex_lock(&inode->lock);
+    inode->vanished = true;
+    pthread_mutex_unlock(&inode->lock);
+}
+
+int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
+               struct inode **child)
+{
+    struct inode *parent;
+    int error = 0;
+
+    if (strlen(name) > 255)
+        return ENAMETOOLONG;
+    if (name_is_hidden(fs, parent_ino, name))
+        return ENOENT;
+    parent = inode_get(fs, parent_ino);
+    if (!parent)
+        return ESTALE;
+    if (!is_directory(parent)) {
+        inode_unpin(fs, parent);
+        return ENOTDIR;
+    }
+    pthread_mutex_lock(&fs->lock);
+    *child = inode_child(parent, name);
+    if (*child)
+        (*child)->pins++;
+    pthread_mutex_unlock(&fs->lock);
+    if (*child) {
+        error = inode_refresh(fs, caller, *child);
+        if (error) {
+            if (error == ENOENT)
+                drop_vanished(fs, *child);
+            inode_unpin(fs, *child);
+            *child = NULL;
+        }
+    }
+    if (!*child && (!error || error == ENOENT))
+        error = find_in_store(fs, caller, parent, name, child);
+    inode_unpin(fs, parent);
+    return error;
+}
+
+int fs_lookup(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+              struct stat *st)
+{
+    struct inode *child;
+    int error = find_child(fs, caller, parent, name, &child);
+
+    if (error)
+        return error;
+    inode_stat(child, st);
+    pthread_mutex_lock(&fs->lock);
+    child->lookups++;
+    inode_unpin_locked(fs, child);
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+int fs_getattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct stat *st)
+{
+    struct inode *inode = inode_get(fs, ino);
+    int error;
+
+    if (!inode)
+        return ESTALE;
+    error = inode_refresh(fs, caller, inode);
+    if (!error)
+        inode_stat(inode, st);
+    inode_unpin(fs, inode);
+    return error;
+}
+
+static int64_t ns_of(struct timespec t)
+{
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+static void set_attrs(struct fs *fs, struct inode *inode, const struct stat *to, unsigned set)
+{
+    pthread_mutex_lock(&inode->lock);
+    if (set & FS_SET_MODE)
+        inode->attrs.mode = (inode->attrs.mode & S_IFMT) | (to->st_mode & 07777);
+    if (set & FS_SET_UID)
+        inode->attrs.uid = to->st_uid;
+    if (set & FS_SET_GID)
+        inode->attrs.gid = to->st_gid;
+    if (set & FS_SET_MTIME)
+        inode->attrs.mtime_ns = ns_of(to->st_mtim);
+    if (set & FS_SET_ATIME)
+        inode->attrs.atime_ns = ns_of(to->st_atim);
+    inode->attrs.ctime_ns = now_ns();
+    inode->attrs_dirty = true;
+    /* An upload that began carries the attributes of then: they are put right when it is there. */
+    inode->attrs_explicit = inode->attrs_explicit || inode->upload || inode->publishing;
+    inode_mark_dirty(fs, inode);
+    pthread_mutex_unlock(&inode->lock);
+}
+
+int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const struct stat *to,
+               unsigned set, struct stat *st)
+{
+    struct inode *inode;
+    unsigned writers;
+    int error;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    inode = inode_get(fs, ino);
+    if (!inode)
+        return ESTALE;
+    error = inode_refresh(fs, caller, inode);
+    if (!error && (set & FS_SET_SIZE))
+        error = is_directory(inode) ? EISDIR : inode_truncate(fs, caller, inode, to->st_size);
+    if (!error && (set & ~FS_SET_SIZE) && inode != fs->root)
+        set_attrs(fs, inode, to, set);
+    pthread_mutex_lock(&inode->lock);
+    writers = inode->writers;
+    pthread_mutex_unlock(&inode->lock);
+    if (!error && !writers && inode != fs->root)
+        error = inode_publish(fs, caller, inode); /* nobody's close will do it */
+    if (!error)
+        inode_stat(inode, st);
+    inode_unpin(fs, inode);
+    return error;
+}
+
+/* A new name with attributes and nothing to write later: published before it is answered. */
+static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
+                    mode_t mode, const char *body, struct stat *st)
+{
+    struct inode *parent, *inode;
+    int error;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    if (name_is_hidden(fs, parent_ino, name))
+        return EPERM;
+    error = find_child(fs, caller, parent_ino, name, &inode);
+    if (!error) {
+        inode_unpin(fs, inode);
+        return EEXIST;
+    }
+    if (error != ENOENT || !(parent = inode_get(fs, parent_ino)))
+        return error;
+    pthread_mutex_lock(&fs->lock);
+    inode = inode_child(parent, name) ? NULL : inode_new(fs, parent, name, mode);
+    inode_unpin_locked(fs, parent);
+    pthread_mutex_unlock(&fs->lock);
+    if (!inode)
+        return EEXIST;
+    pthread_mutex_lock(&inode->lock);
+    inode->attrs.uid = caller->uid;
+    inode->attrs.gid = caller->gid;
+    inode->attrs_dirty = true;
+    inode_mark_dirty(fs, inode);
+    pthread_mutex_unlock(&inode->lock);
+    error = 0;
+    if (body) {
+        struct fs_file file = {.inode = inode};
+
+        error = fs_write(fs, caller, &file, 0, body, strlen(body));
+    }
+    if (!error)
+        error = inode_publish(fs, caller, inode);
+    if (error) {
+        drop_vanished(fs, inode);
+        leave_dirty_list(fs, inode);
+        inode_unpin(fs, inode);
+        return error;
+    }
+    inode_stat(inode, st);
+    pthread_mutex_lock(&fs->lock);
+    inode->lookups++;
+    inode_unpin_locked(fs, inode);
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+int fs_mkdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+             mode_t mode, struct stat *st)
+{
+    return make_now(fs, caller, parent, name, S_IFDIR | (mode & 07777), NULL, st);
+}
+
+int fs_symlink(struct fs *fs, struct fs_caller *caller, const char *target, uint64_t parent,
+               const char *name, struct stat *st)
+{
+    return make_now(fs, caller, parent, name, S_IFLNK | 0777, target, st);
+}
+
+static void copy_target(void *user, const struct iovec *iov, unsigned count)
+{
+    GString *target = user;
+
+    for (unsigned i = 0; i < count; i++)
+        g_string_append_len(target, iov[i].iov_base, iov[i].iov_len);
+}
+
+int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target)
+{
+    GString *text = g_string_new(NULL);
+    struct fs_file *file;
+    bool keep;
+    int error = fs_open(fs, caller, ino, 0, &file, &keep);
+
+    if (!error) {
+        error = S_ISLNK(file->inode->attrs.mode)
+                    ? fs_read(fs, caller, file, 0, 4096, copy_target, text)
+                    : EINVAL;
+        fs_release(fs, file);
+    }
+    *target = g_string_free(text, error != 0);
+    return error;
+}
+
+/* FILE is about to lose its name while somebody has it open: its bytes move aside, under a key of
+ * ours, until the last close. */
+int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    g_autofree char *uuid = g_uuid_string_random();
+    g_autofree char *hidden = g_strconcat(ROOT_HIDDEN "unlinked/", uuid, NULL);
+    g_autofree char *key = NULL, *etag = NULL, *new_etag = NULL;
+    uint64_t size;
+    bool open;
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    while (inode->publishing && !error) {
+        wait_changed(inode, 100);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    open = inode->handles > 0;
+    inode->publishing = !error && open; /* nobody publishes it under its old name meanwhile */
+    key = g_strdup(inode->base_key);
+    etag = g_strdup(inode->etag);
+    size = inode->base_size;
+    pthread_mutex_unlock(&inode->lock);
+    if (error)
+        return error;
+    if (open && etag)
+        error = object_copy(fs, caller, key, hidden, size, etag, NULL, &new_etag);
+    pthread_mutex_lock(&inode->lock);
+    if (!error) {
+        inode->vanished = true;
+        if (open)
+            inode->hidden_key = g_steal_pointer(&hidden);
+        if (new_etag) {
+            g_free(inode->base_key);
+            inode->base_key = g_strdup(inode->hidden_key);
+            g_free(inode->etag);
+            inode->etag = g_steal_pointer(&new_etag);
+            streams_drop(inode);
+        }
+    }
+    if (open)
+        inode->publishing = false;
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+{
+    g_autoptr(StoreCall) call = NULL;
+    g_autofree char *key = NULL;
+    struct inode *inode;
+    int error;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    error = find_child(fs, caller, parent, name, &inode);
+    if (error)
+        return error;
+    if (is_directory(inode)) {
+        inode_unpin(fs, inode);
+        return EISDIR;
+    }
+    key = inode_key(fs, inode);
+    error = hide_open_file(fs, caller, inode);
+    if (!error) {
+        call = store_call_new(STORE_DELETE, key);
+        error = run_call(fs, caller, call);
+    }
+    if (!error) {
+        pthread_mutex_lock(&fs->lock);
+        inode_detach(inode);
+        pthread_mutex_unlock(&fs->lock);
+        pthread_mutex_lock(&inode->lock);
+        if (!inode->handles)
+            upload_discard(fs, inode);
+        pthread_mutex_unlock(&inode->lock);
+        leave_dirty_list(fs, inode);
+    } else {
+        pthread_mutex_lock(&inode->lock);
+        inode->vanished = false;
+        pthread_mutex_unlock(&inode->lock);
+    }
+    inode_unpin(fs, inode);
+    return error;
+}
+
+int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    g_autofree char *prefix = inode_key(fs, inode);
+    g_autoptr(StoreCall) list = store_call_new(STORE_LIST, prefix);
+    guint local;
+    int error;
+
+    pthread_mutex_lock(&fs->lock);
+    local = 0;
+    GHashTableIter iter;
+    gpointer child;
+    g_hash_table_iter_init(&iter, inode->children);
+    while (g_hash_table_iter_next(&iter, NULL, &child))
+        local += is_directory(child) || ((struct inode *)child)->pins > 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (local)
+        return ENOTEMPTY;
+    list->limit = 2;
+    error = run_call(fs, caller, list);
+    for (guint i = 0; !error && i < list->objects->len; i++)
+        if (strcmp(((struct store_object *)list->objects->pdata[i])->key, prefix) != 0)
+            error = ENOTEMPTY;
+    return error;
+}
+
+int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+{
+    g_autoptr(StoreCall) call = NULL;
+    g_autofree char *key = NULL;
+    struct inode *inode;
+    int error;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    error = find_child(fs, caller, parent, name, &inode);
+    if (error)
+        return error;
+    if (!is_directory(inode))
+        error = ENOTDIR;
+    if (!error)
+        error = directory_is_empty(fs, caller, inode);
+    if (!error) {
+        key = inode_key(fs, inode);
+        call = store_call_new(STORE_DELETE, key);
+        error = run_call(fs, caller, call);
+    }
+    if (!error)
+        drop_vanished(fs, inode);
+    inode_unpin(fs, inode);
+    return error;
+}

@@ -1,0 +1,347 @@
+/* Reading the base object: parallel ranged GETs ahead of whoever reads in sequence.
+ *
+ * A stream is one place in a file where somebody reads onwards. It keeps segments, each one GET
+ * into buffers of the budget, from a little behind the reader (requests of one reader arrive out of
+ * order) to a window ahead. A read that continues no stream starts one, with a segment as large as
+ * itself; every read that does continue it doubles segment and window, so scattered reads fetch
+ * what they ask for and no more, and a sequential reader soon keeps several large GETs in flight.
+ *
+ * threads: inode->lock guards streams and segments; a segment's memory is written by the store's
+ *          threads while FETCHING and read-only afterwards.
+ */
+#include "fusefs/fs_internal.h"
+
+#include <string.h>
+
+#define SEGMENT_MIN     (1u << 20)
+#define SEGMENT_MAX     (8u << 20)
+#define SEGMENT_BUFFERS (SEGMENT_MAX / BUFFER_MAX)
+#define WINDOW_MAX      (64ull << 20)
+#define BEHIND          (4ull << 20) /* kept behind the furthest read */
+#define JUMP            (8ull << 20) /* a read this far ahead of the window still continues it */
+#define STREAMS_MAX     16
+#define READ_TIMEOUT_MS 100
+
+enum segment_state { SEGMENT_FETCHING, SEGMENT_READY, SEGMENT_FAILED };
+
+struct segment {
+    struct fs *fs;
+    struct inode *inode; /* pinned while FETCHING */
+    uint64_t start, end;
+    struct buffer *buffers[SEGMENT_BUFFERS];
+    unsigned buffer_count;
+    enum segment_state state;
+    int error;
+    unsigned refs;
+    struct store_call *call;
+};
+
+struct stream {
+    uint64_t start;    /* where it was begun, or what has been let go of */
+    uint64_t fetched;  /* where the next segment begins */
+    uint64_t position; /* the furthest end of a read */
+    uint64_t window, segment_bytes;
+    GQueue segments;
+};
+
+static void segment_unref(struct segment *segment)
+{
+    if (--segment->refs)
+        return;
+    for (unsigned i = 0; i < segment->buffer_count; i++)
+        buffer_unref(segment->buffers[i]);
+    store_call_unref(segment->call);
+    g_free(segment);
+}
+
+static void stream_free(struct stream *stream)
+{
+    struct segment *segment;
+
+    while ((segment = g_queue_pop_head(&stream->segments)))
+        segment_unref(segment);
+    g_free(stream);
+}
+
+void streams_drop(struct inode *inode)
+{
+    struct stream *stream;
+
+    while ((stream = g_queue_pop_head(&inode->streams)))
+        stream_free(stream);
+}
+
+static void segment_done(struct store_call *call, void *user)
+{
+    struct segment *segment = user;
+    struct inode *inode = segment->inode;
+    struct fs *fs = segment->fs;
+
+    pthread_mutex_lock(&inode->lock);
+    segment->error = error_errno(call->error);
+    if (!segment->error && call->received_bytes != segment->end - segment->start)
+        segment->error = ESTALE; /* shorter than it was: not the object we knew */
+    segment->state = segment->error ? SEGMENT_FAILED : SEGMENT_READY;
+    segment_unref(segment);
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+    inode_unpin(fs, inode);
+}
+
+/* Memory for [start, end): all of it or none. */
+static struct segment *segment_new(struct fs *fs, uint64_t start, uint64_t end, bool wanted)
+{
+    struct segment *segment = g_new0(struct segment, 1);
+
+    segment->refs = 1;
+    segment->fs = fs;
+    segment->start = start;
+    segment->end = end;
+    for (uint64_t at = start; at < end; at += BUFFER_MAX) {
+        size_t size = MIN(end - at, BUFFER_MAX);
+        struct buffer *buffer =
+            buffer_try_new(fs->budget, size, wanted ? BUDGET_WANTED : BUDGET_AHEAD);
+
+        if (!buffer) {
+            segment_unref(segment);
+            return NULL;
+        }
+        segment->buffers[segment->buffer_count++] = buffer;
+    }
+    return segment;
+}
+
+/* inode->lock held; the caller starts the call after dropping it. */
+static void segment_prepare(struct inode *inode, struct segment *segment)
+{
+    struct iovec iov[SEGMENT_BUFFERS];
+    uint64_t left = segment->end - segment->start;
+
+    for (unsigned i = 0; i < segment->buffer_count; i++) {
+        iov[i].iov_base = segment->buffers[i]->data;
+        iov[i].iov_len = MIN(left, BUFFER_MAX);
+        left -= iov[i].iov_len;
+    }
+    segment->inode = inode;
+    segment->call = store_call_new(STORE_GET, inode->base_key);
+    segment->call->offset = segment->start;
+    segment->call->if_match = g_strdup(inode->etag);
+    store_call_set_iov(segment->call, iov, segment->buffer_count);
+    segment->refs++; /* segment_done's */
+}
+
+static struct stream *find_stream(struct inode *inode, uint64_t offset, uint64_t end)
+{
+    for (GList *link = inode->streams.head; link; link = link->next) {
+        struct stream *stream = link->data;
+
+        if (offset < stream->start || end > stream->fetched + JUMP)
+            continue;
+        g_queue_unlink(&inode->streams, link); /* most recent first */
+        g_queue_push_head_link(&inode->streams, link);
+        return stream;
+    }
+    return NULL;
+}
+
+static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t size)
+{
+    struct stream *stream = g_new0(struct stream, 1);
+
+    stream->start = stream->fetched = stream->position = offset;
+    stream->segment_bytes = MAX(size, 4096);
+    g_queue_init(&stream->segments);
+    g_queue_push_head(&inode->streams, stream);
+    if (g_queue_get_length(&inode->streams) > STREAMS_MAX)
+        stream_free(g_queue_pop_tail(&inode->streams));
+    return stream;
+}
+
+/* The reader went on: widen, and let go of what lies well behind. */
+static void stream_advance(struct stream *stream, uint64_t end, uint64_t window_max)
+{
+    struct segment *first;
+
+    if (end > stream->position)
+        stream->position = end;
+    stream->segment_bytes = MIN(MAX(stream->segment_bytes * 2, SEGMENT_MIN), SEGMENT_MAX);
+    stream->window = MIN(MAX(stream->window * 2, SEGMENT_MIN), window_max);
+    while ((first = g_queue_peek_head(&stream->segments)) &&
+           first->end + BEHIND <= stream->position && first->state != SEGMENT_FETCHING) {
+        stream->start = first->end;
+        segment_unref(g_queue_pop_head(&stream->segments));
+    }
+}
+
+/* Adds segments up to END (which a reader waits for) and on through the window as memory allows.
+ * False: no memory for what is waited for. */
+static bool stream_extend(struct fs *fs, struct inode *inode, struct stream *stream, uint64_t end,
+                          GPtrArray *to_start)
+{
+    uint64_t until = MIN(MAX(end, stream->position + stream->window), inode->base_size);
+
+    while (stream->fetched < until) {
+        bool wanted = stream->fetched < end;
+        uint64_t size = MIN(stream->segment_bytes, inode->base_size - stream->fetched);
+        struct segment *segment = segment_new(fs, stream->fetched, stream->fetched + size, wanted);
+
+        if (!segment && wanted && size > SEGMENT_MIN)
+            segment = segment_new(fs, stream->fetched, stream->fetched + SEGMENT_MIN, true);
+        if (!segment)
+            return !wanted;
+        segment_prepare(inode, segment);
+        g_queue_push_tail(&stream->segments, segment);
+        g_ptr_array_add(to_start, segment);
+        stream->fetched = segment->end;
+    }
+    return true;
+}
+
+static void start_segments(struct fs *fs, struct inode *inode, GPtrArray *segments)
+{
+    for (guint i = 0; i < segments->len; i++) {
+        struct segment *segment = segments->pdata[i];
+
+        inode_pin(fs, inode);
+        store_start(fs->store, segment->call, segment_done, segment);
+    }
+    g_ptr_array_set_size(segments, 0);
+}
+
+/* References to the segments that hold [offset, end), in order; 0 when all are there and ready,
+ * EAGAIN when one is still fetched, ENODATA when one is gone, else its error. */
+static int collect(struct stream *stream, uint64_t offset, uint64_t end, GPtrArray *held)
+{
+    for (GList *link = stream->segments.head; link && offset < end; link = link->next) {
+        struct segment *segment = link->data;
+
+        if (segment->end <= offset)
+            continue;
+        if (segment->start > offset)
+            return ENODATA;
+        if (segment->state == SEGMENT_FETCHING)
+            return EAGAIN;
+        if (segment->state == SEGMENT_FAILED)
+            return segment->error;
+        segment->refs++;
+        g_ptr_array_add(held, segment);
+        offset = segment->end;
+    }
+    return offset < end ? ENODATA : 0;
+}
+
+static void release_held(GPtrArray *held)
+{
+    for (guint i = 0; i < held->len; i++)
+        segment_unref(held->pdata[i]);
+    g_ptr_array_set_size(held, 0);
+}
+
+static void reply_segments(GPtrArray *held, uint64_t offset, uint64_t end, fs_reply *reply,
+                           void *user)
+{
+    GArray *iov = g_array_new(FALSE, FALSE, sizeof(struct iovec));
+
+    for (guint i = 0; i < held->len; i++) {
+        struct segment *segment = held->pdata[i];
+
+        while (offset < MIN(end, segment->end)) {
+            uint64_t inside = offset - segment->start;
+            struct iovec piece;
+
+            piece.iov_base = segment->buffers[inside / BUFFER_MAX]->data + inside % BUFFER_MAX;
+            piece.iov_len = MIN(BUFFER_MAX - inside % BUFFER_MAX, MIN(end, segment->end) - offset);
+            g_array_append_val(iov, piece);
+            offset += piece.iov_len;
+        }
+    }
+    reply(user, (struct iovec *)(void *)iov->data, iov->len);
+    g_array_free(iov, TRUE);
+}
+
+/* One try, with inode->lock held: 0 with HELD filled, EAGAIN to wait and try again. */
+static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t end,
+                    GPtrArray *to_start, GPtrArray *held, bool *advanced)
+{
+    struct stream *stream = find_stream(inode, offset, end);
+    uint64_t window_max = MIN(WINDOW_MAX, budget_limit_bytes(fs->budget) / 4);
+    int error;
+
+    if (!stream) {
+        stream = new_stream(inode, offset, end - offset);
+        *advanced = true; /* the first read of a stream widens nothing */
+        stream->position = end;
+    }
+    if (!*advanced)
+        stream_advance(stream, end, window_max);
+    *advanced = true;
+    if (!stream_extend(fs, inode, stream, end, to_start))
+        return EAGAIN;
+    error = collect(stream, offset, end, held);
+    if (error && error != EAGAIN) {
+        release_held(held);
+        g_queue_remove(&inode->streams, stream);
+        stream_free(stream);
+    } else if (error) {
+        release_held(held);
+    }
+    return error;
+}
+
+int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
+              size_t size, fs_reply *reply, void *user)
+{
+    g_autoptr(GPtrArray) to_start = g_ptr_array_new(), held = g_ptr_array_new();
+    int error, lost = 0;
+    bool advanced = false;
+    uint64_t end;
+
+    pthread_mutex_lock(&inode->lock);
+    for (;;) {
+        end = MIN(offset + size, inode->base_size);
+        if (offset >= end) {
+            error = 0;
+            break;
+        }
+        error = try_read(fs, inode, offset, end, to_start, held, &advanced);
+        if (to_start->len) {
+            pthread_mutex_unlock(&inode->lock);
+            start_segments(fs, inode, to_start);
+            pthread_mutex_lock(&inode->lock);
+            if (error == EAGAIN)
+                continue;
+        }
+        if (error == ENODATA && lost++ < 3) {
+            advanced = false;
+            continue;
+        }
+        if (error != EAGAIN)
+            break;
+        if (is_interrupted(caller)) {
+            error = EINTR;
+            break;
+        }
+        wait_changed(inode, READ_TIMEOUT_MS);
+    }
+    pthread_mutex_unlock(&inode->lock);
+    if (error)
+        return error == ENODATA ? EIO : error;
+    reply_segments(held, offset, MAX(end, offset), reply, user);
+    pthread_mutex_lock(&inode->lock);
+    release_held(held);
+    pthread_mutex_unlock(&inode->lock);
+    return 0;
+}
+
+int base_fetch(struct fs *fs, struct fs_caller *caller, const char *key, const char *etag,
+               uint64_t offset, void *data, size_t size)
+{
+    g_autoptr(StoreCall) call = store_call_get(key, offset, data, size);
+    int error;
+
+    call->if_match = g_strdup(etag);
+    error = run_call(fs, caller, call);
+    if (!error && call->received_bytes != size)
+        error = ESTALE;
+    return error;
+}

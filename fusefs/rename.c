@@ -1,0 +1,328 @@
+/* Renames. The store has none: a file is copied by the store and its old key deleted; a directory
+ * is that for everything below it, copies first and deletes after the last copy, so that a crash in
+ * the middle loses nothing and the same rename again finishes it. */
+#include "fusefs/fs_internal.h"
+
+#include <linux/fs.h>
+#include <string.h>
+
+#define COPIES 16
+
+static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to)
+{
+    g_autofree char *from = inode_key(fs, inode), *etag = NULL, *new_etag = NULL;
+    g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE, from);
+    uint64_t size;
+    int error;
+
+    error = inode_publish(fs, caller, inode);
+    if (error)
+        return error;
+    pthread_mutex_lock(&inode->lock);
+    while (inode->publishing && !error) {
+        wait_changed(inode, 100);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    inode->publishing = true;
+    etag = g_strdup(inode->etag);
+    size = inode->base_size;
+    pthread_mutex_unlock(&inode->lock);
+    if (!error && etag)
+        error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
+    if (!error)
+        error = run_call(fs, NULL, remove); /* past the point of turning back */
+    pthread_mutex_lock(&inode->lock);
+    if (!error && new_etag) {
+        streams_drop(inode);
+        g_free(inode->base_key);
+        inode->base_key = g_strdup(to);
+        g_free(inode->etag);
+        inode->etag = g_steal_pointer(&new_etag);
+        inode->checked_ms = now_ms();
+    }
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+/* Ends what rename_file began: its publishes may go on, under the new name. */
+static void rename_file_end(struct inode *inode)
+{
+    pthread_mutex_lock(&inode->lock);
+    inode->publishing = false;
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+}
+
+struct copying {
+    struct fs *fs;
+    const char *from, *to;
+    GPtrArray *keys;   /* all below FROM */
+    GHashTable *etags; /* new key -> new ETag */
+};
+
+static int list_keys(struct copying *c, struct fs_caller *caller)
+{
+    g_autofree char *token = NULL;
+    int error;
+
+    do {
+        g_autoptr(StoreCall) list = store_call_new(STORE_LIST, c->from);
+
+        list->token = g_steal_pointer(&token);
+        error = run_call(c->fs, caller, list);
+        for (guint i = 0; !error && i < list->objects->len; i++)
+            g_ptr_array_add(c->keys,
+                            g_strdup(((struct store_object *)list->objects->pdata[i])->key));
+        token = error ? NULL : g_strdup(list->next_token);
+    } while (!error && token);
+    return error;
+}
+
+static int wait_copy(struct copying *c, struct fs_caller *caller, struct store_call *call)
+{
+    int error;
+
+    store_wait(call);
+    error = error_errno(call->error);
+    if (error == EFBIG) { /* larger than one copy request takes */
+        g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, call->source_key);
+        char *etag = NULL;
+
+        error = run_call(c->fs, caller, head);
+        if (!error)
+            error = object_copy(c->fs, caller, call->source_key, call->key, head->object.size_bytes,
+                                head->object.etag, head->object.metadata, &etag);
+        if (!error)
+            g_hash_table_replace(c->etags, g_strdup(call->key), etag);
+    } else if (error) {
+        log_error("copy %s to %s: %s", call->source_key, call->key, call->error->message);
+    } else {
+        g_hash_table_replace(c->etags, g_strdup(call->key), g_strdup(call->object.etag));
+    }
+    store_call_unref(call);
+    return error;
+}
+
+static int copy_keys(struct copying *c, struct fs_caller *caller)
+{
+    GQueue sending = G_QUEUE_INIT;
+    int error = 0, first = 0;
+
+    for (guint i = 0; i < c->keys->len && !first; i++) {
+        const char *key = c->keys->pdata[i];
+        g_autofree char *to = g_strconcat(c->to, key + strlen(c->from), NULL);
+        struct store_call *call = store_call_new(STORE_COPY, to);
+
+        call->source_key = g_strdup(key);
+        store_start(c->fs->store, call, NULL, NULL);
+        g_queue_push_tail(&sending, call);
+        if (g_queue_get_length(&sending) >= COPIES)
+            first = wait_copy(c, caller, g_queue_pop_head(&sending));
+        if (!first && is_interrupted(caller))
+            first = EINTR;
+    }
+    while (!g_queue_is_empty(&sending)) {
+        error = wait_copy(c, caller, g_queue_pop_head(&sending));
+        first = first ? first : error;
+    }
+    return first;
+}
+
+static int delete_keys(struct copying *c)
+{
+    unsigned batch = MAX(store_caps(c->fs->store)->max_delete_keys, 1);
+    int error = 0;
+
+    for (guint i = 0; i < c->keys->len && !error; i += batch) {
+        g_autoptr(StoreCall) call = store_call_new(STORE_DELETE_MANY, "");
+
+        if (!call->keys)
+            call->keys = g_ptr_array_new_with_free_func(g_free);
+        for (guint j = i; j < MIN(i + batch, c->keys->len); j++)
+            g_ptr_array_add(call->keys, g_strdup(c->keys->pdata[j]));
+        error = run_call(c->fs, NULL, call);
+    }
+    return error;
+}
+
+/* Saves what is dirty below DIR, so that only objects are left to move. */
+static int publish_below(struct fs *fs, struct fs_caller *caller, struct inode *dir)
+{
+    g_autoptr(GPtrArray) below = g_ptr_array_new();
+    int error = 0;
+
+    pthread_mutex_lock(&fs->lock);
+    pthread_mutex_lock(&fs->dirty_lock);
+    for (GList *link = fs->dirty.head; link; link = link->next) {
+        struct inode *inode = link->data, *up = inode;
+
+        while (up && up != dir)
+            up = up->parent;
+        if (up) {
+            inode->pins++;
+            g_ptr_array_add(below, inode);
+        }
+    }
+    pthread_mutex_unlock(&fs->dirty_lock);
+    pthread_mutex_unlock(&fs->lock);
+    for (guint i = 0; i < below->len; i++) {
+        if (!error)
+            error = inode_publish(fs, caller, below->pdata[i]);
+        inode_unpin(fs, below->pdata[i]);
+    }
+    return error;
+}
+
+/* The known files below DIR now are the objects under their new keys. fs->lock held. */
+static void rebase(struct inode *dir, GHashTable *etags)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, dir->children);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct inode *inode = value;
+        g_autofree char *key = NULL;
+        const char *etag;
+
+        if (is_directory(inode)) {
+            rebase(inode, etags);
+            continue;
+        }
+        key = inode_key_locked(inode);
+        etag = g_hash_table_lookup(etags, key);
+        pthread_mutex_lock(&inode->lock);
+        if (etag && inode->etag) {
+            streams_drop(inode);
+            g_free(inode->etag);
+            inode->etag = g_strdup(etag);
+            g_free(inode->base_key);
+            inode->base_key = g_steal_pointer(&key);
+        }
+        pthread_mutex_unlock(&inode->lock);
+    }
+}
+
+static int rename_directory(struct fs *fs, struct fs_caller *caller, struct inode *dir,
+                            struct inode *new_parent, const char *new_name)
+{
+    g_autofree char *from = inode_key(fs, dir), *bare = child_key(fs, new_parent, new_name);
+    g_autofree char *to = g_strconcat(bare, "/", NULL);
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    struct copying c = {fs, from, to, keys, etags};
+    int error;
+
+    if (g_str_has_prefix(to, from))
+        return EINVAL;
+    error = publish_below(fs, caller, dir);
+    if (error)
+        return error;
+    gate_close(fs);
+    error = list_keys(&c, caller);
+    if (!error)
+        error = copy_keys(&c, caller);
+    if (!error)
+        error = delete_keys(&c);
+    if (!error) {
+        pthread_mutex_lock(&fs->lock);
+        inode_detach(dir);
+        inode_attach(dir, new_parent, new_name);
+        rebase(dir, etags);
+        pthread_mutex_unlock(&fs->lock);
+    }
+    gate_open(fs);
+    return error;
+}
+
+/* What stands in the way at the target, if anything. */
+static int check_target(struct fs *fs, struct fs_caller *caller, struct inode *source,
+                        struct inode *target, unsigned flags)
+{
+    if (flags & RENAME_NOREPLACE)
+        return EEXIST;
+    if (is_directory(target) && !is_directory(source))
+        return EISDIR;
+    if (!is_directory(target) && is_directory(source))
+        return ENOTDIR;
+    return is_directory(target) ? directory_is_empty(fs, caller, target) : 0;
+}
+
+static void forget_target(struct fs *fs, struct inode *target)
+{
+    pthread_mutex_lock(&fs->lock);
+    inode_detach(target);
+    pthread_mutex_unlock(&fs->lock);
+    pthread_mutex_lock(&target->lock);
+    target->vanished = true;
+    if (!target->handles)
+        upload_discard(fs, target);
+    pthread_mutex_unlock(&target->lock);
+    leave_dirty_list(fs, target);
+}
+
+static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *source,
+                     struct inode *target, struct inode *new_parent, const char *new_name)
+{
+    g_autofree char *to = child_key(fs, new_parent, new_name);
+    int error = target ? hide_open_file(fs, caller, target) : 0;
+
+    if (error)
+        return error;
+    error = rename_file(fs, caller, source, to);
+    if (!error) {
+        if (target)
+            forget_target(fs, target);
+        pthread_mutex_lock(&fs->lock);
+        inode_detach(source);
+        inode_attach(source, new_parent, new_name);
+        pthread_mutex_unlock(&fs->lock);
+    } else if (target) {
+        pthread_mutex_lock(&target->lock);
+        target->vanished = false;
+        pthread_mutex_unlock(&target->lock);
+    }
+    rename_file_end(source);
+    return error;
+}
+
+int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
+              uint64_t new_parent_ino, const char *new_name, unsigned flags)
+{
+    struct inode *source, *target = NULL, *new_parent = NULL;
+    int error;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    if (flags & ~RENAME_NOREPLACE)
+        return EINVAL;
+    if (name_is_hidden(fs, new_parent_ino, new_name))
+        return EPERM;
+    error = find_child(fs, caller, parent, name, &source);
+    if (error)
+        return error;
+    error = find_child(fs, caller, new_parent_ino, new_name, &target);
+    if (error)
+        target = NULL;
+    if (!error && source != target)
+        error = check_target(fs, caller, source, target, flags);
+    else if (error == ENOENT)
+        error = 0;
+    if (!error && source != target) {
+        new_parent = inode_get(fs, new_parent_ino);
+        error = new_parent ? publish_earlier_failures(fs, caller, source) : ENOENT;
+    }
+    if (new_parent && !error) {
+        if (is_directory(source)) {
+            error = rename_directory(fs, caller, source, new_parent, new_name);
+        } else {
+            error = move_file(fs, caller, source, target, new_parent, new_name);
+        }
+    }
+    if (new_parent)
+        inode_unpin(fs, new_parent);
+    if (target)
+        inode_unpin(fs, target);
+    inode_unpin(fs, source);
+    return error;
+}

@@ -1,0 +1,213 @@
+/* Waiting for the store with an ear for the caller: a signal ends any wait within 100 ms. */
+#include "fusefs/fs_internal.h"
+
+#include <time.h>
+
+#define POLL_MS 100
+
+int64_t now_ms(void)
+{
+    return g_get_monotonic_time() / 1000;
+}
+
+int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+void timespec_in(struct timespec *until, unsigned ms)
+{
+    clock_gettime(CLOCK_MONOTONIC, until);
+    until->tv_sec += ms / 1000;
+    until->tv_nsec += ms % 1000 * 1000000l;
+    if (until->tv_nsec >= 1000000000l) {
+        until->tv_nsec -= 1000000000l;
+        until->tv_sec++;
+    }
+}
+
+bool is_interrupted(struct fs_caller *caller)
+{
+    return caller && caller->interrupted && caller->interrupted(caller->user);
+}
+
+bool wait_changed(struct inode *inode, unsigned ms)
+{
+    struct timespec until;
+
+    timespec_in(&until, ms);
+    return pthread_cond_timedwait(&inode->changed, &inode->lock, &until) == 0;
+}
+
+/* One waiter for one call; the call's `done` may come after the waiter lost its patience, so both
+ * hold a reference. */
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+    atomic_uint refs;
+};
+
+static struct waiter *waiter_new(void)
+{
+    struct waiter *waiter = g_new0(struct waiter, 1);
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&waiter->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&waiter->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    atomic_store(&waiter->refs, 2);
+    return waiter;
+}
+
+static void waiter_unref(struct waiter *waiter)
+{
+    if (atomic_fetch_sub(&waiter->refs, 1) != 1)
+        return;
+    pthread_cond_destroy(&waiter->cond);
+    pthread_mutex_destroy(&waiter->lock);
+    g_free(waiter);
+}
+
+static void wake(struct store_call *call, void *user)
+{
+    struct waiter *waiter = user;
+
+    pthread_mutex_lock(&waiter->lock);
+    waiter->done = true;
+    pthread_cond_signal(&waiter->cond);
+    pthread_mutex_unlock(&waiter->lock);
+    waiter_unref(waiter);
+}
+
+int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
+{
+    struct waiter *waiter = waiter_new();
+    bool cancelled = false;
+
+    store_start(fs->store, call, wake, waiter);
+    pthread_mutex_lock(&waiter->lock);
+    while (!waiter->done) {
+        struct timespec until;
+
+        timespec_in(&until, POLL_MS);
+        pthread_cond_timedwait(&waiter->cond, &waiter->lock, &until);
+        if (!waiter->done && !cancelled && is_interrupted(caller)) {
+            cancelled = true;
+            pthread_mutex_unlock(&waiter->lock);
+            store_cancel(fs->store, call);
+            pthread_mutex_lock(&waiter->lock);
+        }
+    }
+    pthread_mutex_unlock(&waiter->lock);
+    waiter_unref(waiter);
+    if (cancelled && error_is(call->error, ECANCELED))
+        return EINTR;
+    return error_errno(call->error);
+}
+
+/* A copy that one request cannot do: an upload made of ranges of the source. */
+static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                         uint64_t size, const char *etag, GHashTable *metadata, char **new_etag)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    uint64_t step = MIN(caps->max_part_bytes, 1ull << 30), offset = 0;
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, to);
+    g_autoptr(StoreCall) commit = NULL;
+    int error;
+
+    begin->metadata = metadata_copy(metadata);
+    error = run_call(fs, caller, begin);
+    if (error)
+        return error;
+    commit = store_call_commit(to, begin->upload_id);
+    for (unsigned number = 1; !error && offset < size; number++) {
+        g_autoptr(StoreCall) part = store_call_new(STORE_COPY_PART, to);
+
+        part->upload_id = g_strdup(begin->upload_id);
+        part->part_number = number;
+        part->source_key = g_strdup(from);
+        part->if_match = g_strdup(etag);
+        part->offset = offset;
+        part->length = size - offset < 2 * step ? size - offset : step;
+        if (part->length > caps->max_part_bytes)
+            part->length = step;
+        error = run_call(fs, caller, part);
+        if (!error)
+            store_call_add_part(commit, number, part->part_etag);
+        offset += part->length;
+    }
+    if (!error)
+        error = run_call(fs, caller, commit);
+    if (!error && new_etag)
+        *new_etag = g_strdup(commit->object.etag);
+    if (error) {
+        g_autoptr(StoreCall) abort_call = store_call_new(STORE_ABORT, to);
+
+        abort_call->upload_id = g_strdup(begin->upload_id);
+        run_call(fs, NULL, abort_call);
+    }
+    return error;
+}
+
+int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                uint64_t size, const char *etag, GHashTable *metadata, char **new_etag)
+{
+    g_autoptr(StoreCall) call = NULL;
+    int error;
+
+    if (size > store_caps(fs->store)->max_copy_bytes)
+        return copy_in_parts(fs, caller, from, to, size, etag, metadata, new_etag);
+    call = store_call_new(STORE_COPY, to);
+    call->source_key = g_strdup(from);
+    call->if_match = g_strdup(etag);
+    if (metadata)
+        call->metadata = metadata_copy(metadata);
+    error = run_call(fs, caller, call);
+    if (error)
+        log_error("copy %s to %s: %s", from, to, call->error->message);
+    else if (new_etag)
+        *new_etag = g_strdup(call->object.etag);
+    return error;
+}
+
+void gate_enter(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->gate_lock);
+    while (fs->gate_closed)
+        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
+    fs->gate_users++;
+    pthread_mutex_unlock(&fs->gate_lock);
+}
+
+void gate_leave(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->gate_lock);
+    fs->gate_users--;
+    pthread_cond_broadcast(&fs->gate_changed);
+    pthread_mutex_unlock(&fs->gate_lock);
+}
+
+void gate_close(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->gate_lock);
+    while (fs->gate_closed)
+        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
+    fs->gate_closed = true;
+    while (fs->gate_users)
+        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
+    pthread_mutex_unlock(&fs->gate_lock);
+}
+
+void gate_open(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->gate_lock);
+    fs->gate_closed = false;
+    pthread_cond_broadcast(&fs->gate_changed);
+    pthread_mutex_unlock(&fs->gate_lock);
+}

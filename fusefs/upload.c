@@ -1,0 +1,588 @@
+/* The upload pipeline: parts go up while the program still writes.
+ *
+ *   part  WAITING -> SENDING -> SENT            bytes frozen while SENDING, let go of when SENT
+ *                            -> FAILED -> WAITING   its bytes are still in memory
+ *   SENT and then written to: `changed`, sent again under the same number when the file is finished
+ *
+ * An upload begins when a file has a whole part of new bytes in one piece, either from its start or
+ * behind a prefix that the store can copy by itself. upload_pump never blocks; upload_finish does:
+ * it sends what is left, waits, and commits.
+ *
+ * threads: part_done and begin_done run on the store's threads.
+ */
+#include "fusefs/fs_internal.h"
+
+#include <string.h>
+
+#define SENDING_MAX 6
+#define COPY_STEP   (1ull << 30)
+#define ZEROS_BYTES (64 * 1024)
+
+static const uint8_t zeros[ZEROS_BYTES];
+
+/* Parts grow with the file, so that the store's number of parts is enough for its largest one. */
+static uint64_t part_bytes_for(struct fs *fs, unsigned number)
+{
+    uint64_t most = budget_limit_bytes(fs->budget) / 8;
+    uint64_t bytes = fs->part_bytes;
+
+    if (number > 2000)
+        bytes *= 16;
+    else if (number > 1000)
+        bytes *= 4;
+    return MAX(MIN(bytes, most), MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
+}
+
+static struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start,
+                             uint64_t end)
+{
+    struct part *part = g_new0(struct part, 1);
+
+    part->inode = inode;
+    part->start = start;
+    part->end = end;
+    part->number = upload->parts->len + 1;
+    g_ptr_array_add(upload->parts, part);
+    upload->end = end;
+    return part;
+}
+
+static void part_forget_bytes(struct part *part)
+{
+    if (part->sent.extents) {
+        layout_thaw(&part->sent);
+        layout_clear(&part->sent);
+    }
+    g_clear_pointer(&part->padding, g_ptr_array_unref);
+}
+
+static void part_free(void *data)
+{
+    struct part *part = data;
+
+    part_forget_bytes(part);
+    g_free(part->etag);
+    g_free(part);
+}
+
+static void upload_free(struct upload *upload)
+{
+    g_ptr_array_unref(upload->parts);
+    g_free(upload->key);
+    g_free(upload->id);
+    g_free(upload);
+}
+
+static struct upload *upload_new(const char *key)
+{
+    struct upload *upload = g_new0(struct upload, 1);
+
+    upload->key = g_strdup(key);
+    upload->parts = g_ptr_array_new_with_free_func(part_free);
+    return upload;
+}
+
+struct fs_part {
+    struct fs *fs;
+    struct upload *upload;
+    struct part *part;
+};
+
+static void complain(struct inode *inode, const char *what, const struct store_call *call)
+{
+    if (!inode->complained)
+        log_error("%s %s: %s; it is kept and tried again", what, call->key, call->error->message);
+    inode->complained = true;
+}
+
+static void part_done(struct store_call *call, void *user)
+{
+    g_autofree struct fs_part *context = user;
+    struct part *part = context->part;
+    struct inode *inode = part->inode;
+    struct fs *fs = context->fs;
+    bool orphan;
+
+    pthread_mutex_lock(&inode->lock);
+    orphan = inode->upload != context->upload;
+    context->upload->sending--;
+    if (call->error) {
+        part->state = PART_FAILED;
+        context->upload->failed = true;
+        if (!orphan)
+            complain(inode, "upload", call);
+    } else {
+        bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
+
+        part->state = PART_SENT;
+        g_free(part->etag);
+        part->etag = g_strdup(call->part_etag);
+        if (!orphan && !part->copied)
+            layout_mark_part(&inode->layout, &part->sent, part->start, part->end,
+                             keep || part->changed);
+    }
+    part_forget_bytes(part);
+    if (orphan && context->upload->sending == 0)
+        upload_free(context->upload);
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+    if (!orphan && !call->error)
+        upload_pump(fs, inode, false);
+    inode_unpin(fs, inode);
+}
+
+static void add_iov(GArray *iov, const void *data, uint64_t size)
+{
+    struct iovec piece = {.iov_base = (void *)data, .iov_len = size};
+
+    g_array_append_val(iov, piece);
+}
+
+/* The bytes of a copied stretch of layout as pieces of memory: holes are shared zeros, and what is
+ * in the base object alone was fetched into PADDING before. */
+static void layout_to_iov(const struct layout *layout, GArray *iov)
+{
+    for (unsigned i = 0; i < layout_count(layout); i++) {
+        const struct extent *extent = layout_at(layout, i);
+        uint64_t left = extent->end - extent->start;
+
+        if (extent->buffer) {
+            add_iov(iov, extent->buffer->data + extent->buffer_offset, left);
+            continue;
+        }
+        for (; left; left -= MIN(left, ZEROS_BYTES))
+            add_iov(iov, zeros, MIN(left, ZEROS_BYTES));
+    }
+}
+
+/* inode->lock held: the call that sends PART, whose state becomes SENDING. */
+static struct store_call *part_prepare(struct inode *inode, struct upload *upload,
+                                       struct part *part)
+{
+    struct store_call *call =
+        store_call_new(part->copied ? STORE_COPY_PART : STORE_PART, upload->key);
+
+    call->upload_id = g_strdup(upload->id);
+    call->part_number = part->number;
+    if (part->copied) {
+        call->source_key = g_strdup(inode->base_key);
+        call->if_match = g_strdup(inode->etag);
+        call->offset = part->start;
+        call->length = part->end - part->start;
+    } else {
+        g_autoptr(GArray) iov = g_array_new(FALSE, FALSE, sizeof(struct iovec));
+
+        layout_to_iov(&part->sent, iov);
+        store_call_set_iov(call, (struct iovec *)(void *)iov->data, iov->len);
+    }
+    part->state = PART_SENDING;
+    upload->sending++;
+    return call;
+}
+
+struct starting {
+    struct store_call *call;
+    struct fs_part *context;
+};
+
+static void starting_add(GArray *list, struct fs *fs, struct inode *inode, struct part *part)
+{
+    struct starting starting = {part_prepare(inode, inode->upload, part),
+                                g_new0(struct fs_part, 1)};
+
+    *starting.context = (struct fs_part){fs, inode->upload, part};
+    g_array_append_val(list, starting);
+}
+
+/* No lock held. */
+static void start_all(struct fs *fs, struct inode *inode, GArray *list)
+{
+    for (guint i = 0; i < list->len; i++) {
+        struct starting *starting = &g_array_index(list, struct starting, i);
+
+        inode_pin(fs, inode);
+        store_start(fs->store, starting->call, part_done, starting->context);
+        store_call_unref(starting->call);
+    }
+}
+
+static void freeze_part(struct inode *inode, struct part *part)
+{
+    layout_copy(&inode->layout, part->start, part->end, &part->sent);
+    layout_freeze(&part->sent);
+    part->changed = false;
+}
+
+/* Length of the base object's prefix that the store can copy into an upload. */
+static uint64_t copyable_prefix(struct fs *fs, struct inode *inode)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    const struct extent *first;
+
+    if (!caps->has_copy_part || !layout_count(&inode->layout))
+        return 0;
+    first = layout_at(&inode->layout, 0);
+    return first->in_object && first->end >= caps->min_part_bytes ? first->end : 0;
+}
+
+static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *upload,
+                             uint64_t end)
+{
+    uint64_t step = MIN(COPY_STEP, store_caps(fs->store)->max_part_bytes / 2);
+
+    while (upload->end < end) {
+        uint64_t left = end - upload->end;
+        struct part *part =
+            part_new(upload, inode, upload->end, upload->end + (left < 2 * step ? left : step));
+
+        part->copied = true;
+    }
+}
+
+static void begin_done(struct store_call *call, void *user)
+{
+    struct fs_part *context = user;
+    struct inode *inode = context->part->inode;
+    struct fs *fs = context->fs;
+    struct upload *upload = context->upload;
+    bool orphan;
+
+    pthread_mutex_lock(&inode->lock);
+    orphan = inode->upload != upload;
+    upload->beginning = false;
+    if (call->error) {
+        upload->failed = true;
+        if (!orphan)
+            complain(inode, "begin the upload of", call);
+    } else {
+        upload->id = g_strdup(call->upload_id);
+    }
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+    if (!orphan && !call->error)
+        upload_pump(fs, inode, false);
+    if (orphan) {
+        if (upload->id) {
+            g_autoptr(StoreCall) abort_call = store_call_new(STORE_ABORT, upload->key);
+
+            abort_call->upload_id = g_strdup(upload->id);
+            store_start(fs->store, abort_call, NULL, NULL);
+        }
+        upload_free(upload);
+    }
+    g_free(context->part);
+    g_free(context);
+    inode_unpin(fs, inode);
+}
+
+/* inode->lock held: an upload with its prefix planned, and the call that begins it. */
+static struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char *key,
+                                        uint64_t prefix)
+{
+    struct store_call *call = store_call_new(STORE_BEGIN, key);
+
+    inode->upload = upload_new(key);
+    inode->upload->beginning = true;
+    add_copied_parts(fs, inode, inode->upload, prefix);
+    call->metadata = inode_metadata(inode);
+    return call;
+}
+
+static void begin_start(struct fs *fs, struct inode *inode, struct upload *upload,
+                        struct store_call *call)
+{
+    struct fs_part *context = g_new0(struct fs_part, 1);
+
+    *context = (struct fs_part){fs, upload, g_new0(struct part, 1)};
+    context->part->inode = inode;
+    inode_pin(fs, inode);
+    store_start(fs->store, call, begin_done, context);
+    store_call_unref(call);
+}
+
+/* How many bytes of the file are ready to be the next part; 0: not enough. inode->lock held. */
+static uint64_t next_part_bytes(struct fs *fs, struct inode *inode, uint64_t from, bool flush)
+{
+    unsigned number = inode->upload ? inode->upload->parts->len + 1 : 1;
+    uint64_t ready = layout_memory_end(&inode->layout, from) - from;
+    uint64_t whole = part_bytes_for(fs, number);
+
+    if (ready >= whole)
+        return whole;
+    return flush && ready >= store_caps(fs->store)->min_part_bytes && ready >= BUFFER_MAX ? ready
+                                                                                          : 0;
+}
+
+static void pump_parts(struct fs *fs, struct inode *inode, bool flush, GArray *list)
+{
+    struct upload *upload = inode->upload;
+    uint64_t bytes;
+
+    for (guint i = 0; i < upload->parts->len && upload->sending < SENDING_MAX; i++) {
+        struct part *part = upload->parts->pdata[i];
+
+        if (part->state == PART_WAITING && part->copied)
+            starting_add(list, fs, inode, part);
+    }
+    while (upload->sending < SENDING_MAX &&
+           (bytes = next_part_bytes(fs, inode, upload->end, flush))) {
+        struct part *part = part_new(upload, inode, upload->end, upload->end + bytes);
+
+        freeze_part(inode, part);
+        starting_add(list, fs, inode, part);
+    }
+}
+
+void upload_pump(struct fs *fs, struct inode *inode, bool flush)
+{
+    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
+    g_autofree char *key = NULL;
+    struct store_call *begin = NULL;
+    struct upload *upload = NULL;
+
+    pthread_mutex_lock(&inode->lock);
+    if (!inode->upload && !inode->vanished && !inode->publishing) {
+        uint64_t prefix = copyable_prefix(fs, inode);
+
+        if (next_part_bytes(fs, inode, prefix, flush)) {
+            pthread_mutex_unlock(&inode->lock);
+            key = inode_key(fs, inode);
+            pthread_mutex_lock(&inode->lock);
+            prefix = copyable_prefix(fs, inode);
+            if (!inode->upload && !inode->publishing && !inode->vanished) {
+                begin = begin_prepare(fs, inode, key, prefix);
+                upload = inode->upload;
+            }
+        }
+    } else if (inode->upload && inode->upload->id && !inode->upload->failed && !inode->publishing) {
+        pump_parts(fs, inode, flush, list);
+    }
+    pthread_mutex_unlock(&inode->lock);
+    if (begin)
+        begin_start(fs, inode, upload, begin);
+    start_all(fs, inode, list);
+}
+
+void upload_changed(struct inode *inode, uint64_t start, uint64_t end)
+{
+    struct upload *upload = inode->upload;
+
+    for (guint i = 0; upload && i < upload->parts->len; i++) {
+        struct part *part = upload->parts->pdata[i];
+
+        if (part->start < end && part->end > start)
+            part->changed = true;
+    }
+}
+
+void upload_discard(struct fs *fs, struct inode *inode)
+{
+    struct upload *upload = inode->upload;
+    g_autoptr(StoreCall) call = NULL;
+
+    if (!upload)
+        return;
+    inode->upload = NULL;
+    if (!layout_forget_parts(&inode->layout))
+        log_debug("bytes of a discarded upload are gone: %s", upload->key);
+    if (upload->id) {
+        call = store_call_new(STORE_ABORT, upload->key);
+        call->upload_id = g_strdup(upload->id);
+    }
+    if (!upload->sending && !upload->beginning)
+        upload_free(upload); /* else the last one under way frees it */
+    if (call) {
+        pthread_mutex_unlock(&inode->lock);
+        store_start(fs->store, call, NULL, NULL);
+        pthread_mutex_lock(&inode->lock);
+    }
+}
+
+/* --- finishing: on the thread that publishes, inode->publishing is set --- */
+
+/* Fetches what of PART's bytes is in the base object alone. No lock held. */
+static int fetch_padding(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                         struct part *part)
+{
+    g_autoptr(GArray) gaps = g_array_new(FALSE, FALSE, sizeof(struct extent));
+    int error = 0;
+
+    for (unsigned i = 0; i < layout_count(&part->sent); i++)
+        if (!layout_at(&part->sent, i)->buffer && layout_at(&part->sent, i)->in_object)
+            g_array_append_val(gaps, *layout_at(&part->sent, i));
+    for (guint i = 0; !error && i < gaps->len; i++) {
+        struct extent *gap = &g_array_index(gaps, struct extent, i);
+
+        for (uint64_t at = gap->start; !error && at < gap->end; at += BUFFER_MAX) {
+            size_t size = MIN(BUFFER_MAX, gap->end - at);
+            struct buffer *buffer = NULL;
+
+            while (!buffer && !error) {
+                buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, 100);
+                error = !buffer && is_interrupted(caller) ? EINTR : 0;
+            }
+            if (error)
+                break;
+            error = base_fetch(fs, caller, inode->base_key, inode->etag, at, buffer->data, size);
+            atomic_fetch_add(&buffer->frozen, 1); /* thawed with the rest of the part */
+            layout_put(&part->sent, at, size, buffer, 0);
+            buffer_unref(buffer);
+        }
+    }
+    return error;
+}
+
+/* Where the next part of SNAPSHOT from START ends, and whether the store copies it. */
+static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t start,
+                          unsigned number, bool *copied)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    uint64_t size = layout_size(snapshot), whole = part_bytes_for(fs, number);
+    unsigned index = layout_find(snapshot, start);
+    uint64_t end = start;
+
+    *copied = false;
+    for (; index < layout_count(snapshot); index++) {
+        const struct extent *extent = layout_at(snapshot, index);
+        uint64_t run = extent->end - MAX(extent->start, start);
+        bool copyable = caps->has_copy_part && extent->in_object && run >= caps->min_part_bytes;
+
+        if (copyable && end == start) {
+            *copied = true;
+            return extent->end - start < 2 * COPY_STEP ? extent->end : start + COPY_STEP;
+        }
+        if (copyable && end - start >= caps->min_part_bytes)
+            return end;
+        end = extent->end;
+        if (end - start >= whole)
+            return start + whole;
+    }
+    return MIN(end, size);
+}
+
+/* The parts that are still to be sent, in order; fills in their bytes. */
+static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                     struct layout *snapshot)
+{
+    uint64_t size = layout_size(snapshot);
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    for (guint i = 0; !error; i++) {
+        g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
+        struct upload *upload = inode->upload;
+        struct part *part;
+        bool copied;
+
+        while (upload->sending >= SENDING_MAX && !error) {
+            wait_changed(inode, 100);
+            error = is_interrupted(caller) ? EINTR : upload->failed ? EIO : 0;
+        }
+        if (error || (i >= upload->parts->len && upload->end >= size))
+            break;
+        if (i >= upload->parts->len) {
+            uint64_t end = plan_part(fs, snapshot, upload->end, upload->parts->len + 1, &copied);
+
+            part = part_new(upload, inode, upload->end, end);
+            part->copied = copied;
+        }
+        part = upload->parts->pdata[i];
+        while (part->state == PART_SENDING && part->changed && !error) {
+            wait_changed(inode, 100);
+            error = is_interrupted(caller) ? EINTR : 0;
+        }
+        if (error || part->state == PART_SENDING || (part->state == PART_SENT && !part->changed))
+            continue;
+        if (!part->copied) {
+            layout_copy(snapshot, part->start, part->end, &part->sent);
+            layout_freeze(&part->sent);
+            part->changed = false;
+            pthread_mutex_unlock(&inode->lock);
+            error = fetch_padding(fs, caller, inode, part);
+            pthread_mutex_lock(&inode->lock);
+            if (error) {
+                part->state = PART_FAILED;
+                part_forget_bytes(part);
+                break;
+            }
+        }
+        starting_add(list, fs, inode, part);
+        pthread_mutex_unlock(&inode->lock);
+        start_all(fs, inode, list);
+        pthread_mutex_lock(&inode->lock);
+    }
+    while (inode->upload->sending && error != EINTR) {
+        wait_changed(inode, 100);
+        if (is_interrupted(caller))
+            error = EINTR;
+    }
+    if (!error && inode->upload->failed)
+        error = EIO;
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+/* An upload that can be gone on with: there, begun, its failures forgotten. */
+static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                         const char *key)
+{
+    g_autoptr(StoreCall) begin = NULL;
+    int error;
+
+    pthread_mutex_lock(&inode->lock);
+    while (inode->upload && inode->upload->beginning)
+        wait_changed(inode, 100);
+    if (inode->upload && inode->upload->id) {
+        inode->upload->failed = false;
+        for (guint i = 0; i < inode->upload->parts->len; i++) {
+            struct part *part = inode->upload->parts->pdata[i];
+
+            if (part->state == PART_FAILED)
+                part->state = PART_WAITING;
+        }
+        pthread_mutex_unlock(&inode->lock);
+        return 0;
+    }
+    if (inode->upload)
+        upload_free(inode->upload);
+    begin = begin_prepare(fs, inode, key, 0);
+    pthread_mutex_unlock(&inode->lock);
+    error = run_call(fs, caller, begin);
+    pthread_mutex_lock(&inode->lock);
+    inode->upload->beginning = false;
+    inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
+    if (error)
+        complain(inode, "begin the upload of", begin);
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                  struct layout *snapshot, const char *key, char **etag)
+{
+    g_autoptr(StoreCall) commit = NULL;
+    int error = ensure_upload(fs, caller, inode, key);
+
+    if (!error)
+        error = send_rest(fs, caller, inode, snapshot);
+    if (error)
+        return error;
+    pthread_mutex_lock(&inode->lock);
+    commit = store_call_commit(inode->upload->key, inode->upload->id);
+    for (guint i = 0; i < inode->upload->parts->len; i++) {
+        struct part *part = inode->upload->parts->pdata[i];
+
+        store_call_add_part(commit, part->number, part->etag);
+    }
+    pthread_mutex_unlock(&inode->lock);
+    error = run_call(fs, caller, commit);
+    pthread_mutex_lock(&inode->lock);
+    if (error)
+        complain(inode, "commit", commit);
+    else
+        *etag = g_strdup(commit->object.etag);
+    if (!error)
+        g_clear_pointer(&inode->upload, upload_free);
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}

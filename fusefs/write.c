@@ -1,0 +1,212 @@
+/* Writing: bytes into the layout, and what must be settled first. */
+#include "fusefs/fs_internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#define ROOM_TIMEOUT_MS 100
+#define SMALL_WRITE     (64 * 1024)
+
+void inode_mark_dirty(struct fs *fs, struct inode *inode)
+{
+    if (!inode->dirty_ms)
+        inode->dirty_ms = now_ms();
+    pthread_mutex_lock(&fs->dirty_lock);
+    if (!inode->dirty_link) {
+        g_queue_push_tail(&fs->dirty, inode);
+        inode->dirty_link = fs->dirty.tail;
+    }
+    pthread_cond_broadcast(&fs->dirty_changed);
+    pthread_mutex_unlock(&fs->dirty_lock);
+}
+
+/* Memory is short: whoever holds clean bytes lets go, whoever has half a part sends it. */
+static void make_room(struct fs *fs)
+{
+    g_autoptr(GPtrArray) inodes = g_ptr_array_new();
+
+    pthread_mutex_lock(&fs->lock);
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, fs->inodes);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct inode *inode = value;
+
+        if (inode->pins) { /* open or dirty */
+            inode->pins++;
+            g_ptr_array_add(inodes, inode);
+        }
+    }
+    pthread_mutex_unlock(&fs->lock);
+    for (guint i = 0; i < inodes->len; i++) {
+        struct inode *inode = inodes->pdata[i];
+
+        if (is_directory(inode)) {
+            inode_unpin(fs, inode);
+            continue;
+        }
+        pthread_mutex_lock(&inode->lock);
+        if (!inode->publishing)
+            layout_drop_clean(&inode->layout);
+        pthread_mutex_unlock(&inode->lock);
+        upload_pump(fs, inode, true);
+        inode_unpin(fs, inode);
+    }
+}
+
+struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size, int *error)
+{
+    struct buffer *buffer = buffer_try_new(fs->budget, size, BUDGET_DIRTY);
+
+    *error = 0;
+    while (!buffer) {
+        if (atomic_load(&fs->draining))
+            *error = EROFS;
+        else if (is_interrupted(caller))
+            *error = EINTR;
+        if (*error)
+            return NULL;
+        make_room(fs);
+        buffer = buffer_wait_new(fs->budget, size, BUDGET_DIRTY, ROOM_TIMEOUT_MS);
+    }
+    return buffer;
+}
+
+/* How large a buffer the next bytes deserve: files that grow get larger ones. */
+static size_t buffer_size_for(struct inode *inode, size_t size)
+{
+    uint64_t dirty = layout_dirty_bytes(&inode->layout);
+
+    return CLAMP(MAX(dirty, size), 4096, BUFFER_MAX);
+}
+
+/* Whether [start, end) can be written without first making the open upload readable: no byte of a
+ * part that it touches may be in the upload alone. inode->lock held. */
+static bool must_settle(struct inode *inode, uint64_t start, uint64_t end)
+{
+    struct upload *upload = inode->upload;
+
+    for (guint i = 0; upload && i < upload->parts->len; i++) {
+        struct part *part = upload->parts->pdata[i];
+
+        if (part->end <= start || part->start >= end)
+            continue;
+        if (part->copied || layout_only_in_part(&inode->layout, part->start, part->end))
+            return true;
+    }
+    return false;
+}
+
+static void note_write(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t size)
+{
+    if (inode->etag && offset < inode->base_size)
+        inode->rewritten = true;
+    upload_changed(inode, offset, offset + size);
+    inode->size = layout_size(&inode->layout);
+    inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
+    inode->attrs_dirty = inode->data_dirty = true;
+    inode->window_bytes += size;
+    inode_mark_dirty(fs, inode);
+}
+
+/* One piece of at most BUFFER_MAX bytes. */
+static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool append,
+                       uint64_t offset, const uint8_t *data, size_t size)
+{
+    struct buffer *buffer = NULL;
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    for (;;) {
+        size_t want;
+
+        if (append)
+            offset = inode->size;
+        if (must_settle(inode, offset, offset + size)) {
+            pthread_mutex_unlock(&inode->lock);
+            error = inode_publish(fs, caller, inode);
+            pthread_mutex_lock(&inode->lock);
+            if (error)
+                break;
+            continue;
+        }
+        if (size <= SMALL_WRITE && layout_write_in_place(&inode->layout, offset, data, size))
+            break;
+        if (buffer) {
+            layout_put(&inode->layout, offset, size, buffer, 0);
+            break;
+        }
+        want = buffer_size_for(inode, size);
+        pthread_mutex_unlock(&inode->lock);
+        buffer = wait_buffer(fs, caller, want, &error);
+        if (buffer) {
+            memcpy(buffer->data, data, size);
+            buffer->filled = size;
+        }
+        pthread_mutex_lock(&inode->lock);
+        if (!buffer)
+            break;
+    }
+    if (!error)
+        note_write(fs, inode, offset, size);
+    pthread_mutex_unlock(&inode->lock);
+    buffer_unref(buffer);
+    return error;
+}
+
+int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+             const void *data, size_t size)
+{
+    struct inode *inode = file->inode;
+    size_t done = 0;
+    int error = 0;
+
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
+        return EFBIG;
+    if (file->generation != inode->generation)
+        return ESTALE;
+    while (!error && done < size) {
+        size_t piece = MIN(size - done, BUFFER_MAX);
+
+        error = write_piece(fs, caller, inode, file->flags & O_APPEND, offset + done,
+                            (const uint8_t *)data + done, piece);
+        done += piece;
+    }
+    if (!error)
+        upload_pump(fs, inode, false);
+    return error;
+}
+
+int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size)
+{
+    int error = 0;
+
+    if (size > store_caps(fs->store)->max_object_bytes)
+        return EFBIG;
+    pthread_mutex_lock(&inode->lock);
+    while (!error && inode->upload && size && size < inode->upload->end) {
+        pthread_mutex_unlock(&inode->lock);
+        error = inode_publish(fs, caller, inode);
+        pthread_mutex_lock(&inode->lock);
+    }
+    while (inode->publishing && inode->upload && !error) {
+        wait_changed(inode, 100);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    if (!error && size != inode->size) {
+        if (size == 0 && inode->upload)
+            upload_discard(fs, inode);
+        if (inode->etag && size < inode->base_size)
+            inode->rewritten = true;
+        layout_resize(&inode->layout, size);
+        inode->size = size;
+        inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
+        inode->attrs_dirty = inode->data_dirty = true;
+        streams_drop(inode);
+        inode_mark_dirty(fs, inode);
+    }
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
