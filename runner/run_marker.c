@@ -2,14 +2,14 @@
 #include "config/error.h"
 #include <string.h>
 
-enum { WORKFLOW_MAX = 100, FIELDS = 7 };
+enum { WORKFLOW_MAX = 20 /* characters: a key has 255 bytes, each may take 12 */, FIELDS = 7 };
 
 char *run_marker_key(const struct run *run)
 {
-    g_autofree char *workflow = g_uri_escape_string(run->workflow ? run->workflow : "", "", FALSE);
+    g_autofree char *valid = g_utf8_make_valid(run->workflow ? run->workflow : "", -1);
+    g_autofree char *cut = g_utf8_substring(valid, 0, MIN(g_utf8_strlen(valid, -1), WORKFLOW_MAX));
+    g_autofree char *workflow = g_uri_escape_string(cut, "", FALSE);
 
-    if (strlen(workflow) > WORKFLOW_MAX)
-        workflow[strrchr(workflow, '%') ? 0 : WORKFLOW_MAX] = '\0';
     return g_strdup_printf("runs/%s/%s!%s!%" G_GINT64_FORMAT "!%" G_GINT64_FORMAT
                            "!%d!%" G_GUINT64_FORMAT "!%s",
                            run->repo, run->name, run_status_name(run->status), run->submitted_ms,

@@ -1,0 +1,61 @@
+#include "runner/work_dir.h"
+#include "config/error.h"
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+char *work_dir_home(void)
+{
+    const char *home = g_getenv("DSTACK_HOME");
+
+    return home && *home ? g_canonicalize_filename(home, NULL)
+                         : g_build_filename(g_get_home_dir(), ".dstack", NULL);
+}
+
+bool work_dir_create(struct run *run, GError **error)
+{
+    g_autofree char *home = work_dir_home();
+    g_autofree char *parent = g_build_filename(home, "work", NULL);
+    g_autofree char *name = g_strdup_printf("%s-XXXXXX", run->name);
+    g_autofree char *path = g_build_filename(parent, name, NULL);
+    g_autofree char *code = NULL, *mark = NULL;
+
+    if (g_mkdir_with_parents(parent, 0700) != 0 || !g_mkdtemp_full(path, 0700))
+        return error_set_errno(error, errno, "make a work directory in %s", parent);
+    g_free(run->owner.work_dir);
+    run->owner.work_dir = g_strdup(path);
+    code = g_build_filename(path, "code", NULL);
+    mark = g_build_filename(path, "job", NULL);
+    if (g_mkdir(code, 0755) != 0)
+        return error_set_errno(error, errno, "make %s", code);
+    return g_file_set_contents(mark, run->id, -1, error);
+}
+
+bool work_dir_is_ours(const struct run *run)
+{
+    g_autofree char *mark = NULL, *id = NULL;
+
+    if (!run->owner.work_dir || !g_path_is_absolute(run->owner.work_dir))
+        return false;
+    mark = g_build_filename(run->owner.work_dir, "job", NULL);
+    return g_file_get_contents(mark, &id, NULL, NULL) && strcmp(id, run->id) == 0;
+}
+
+char *work_dir_commands(const struct run *run)
+{
+    if (!run->owner.work_dir)
+        return NULL;
+    return g_build_filename(run->owner.work_dir, "code", run->working_dir, NULL);
+}
+
+char *work_dir_path(const struct run *run, const char *path)
+{
+    g_autofree char *commands = NULL;
+
+    if (g_str_has_prefix(path, "~/"))
+        return g_build_filename(g_get_home_dir(), path + 2, NULL);
+    if (g_path_is_absolute(path))
+        return g_strdup(path);
+    commands = work_dir_commands(run);
+    return commands ? g_canonicalize_filename(path, commands) : NULL;
+}

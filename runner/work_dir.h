@@ -1,0 +1,24 @@
+/* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-XXXXXX/.
+ *
+ * shape:  code/ (the snapshot, the commands' working directory is in it), job (this run's id: the
+ *         proof that the directory is this run's), script, mount-N.json. Mode 0700.
+ */
+#pragma once
+
+#include "runner/run.h"
+
+/* Makes it and notes it in RUN's owner. */
+bool work_dir_create(struct run *run, GError **error);
+
+/* Whether owner.work_dir exists and holds RUN's id. */
+bool work_dir_is_ours(const struct run *run);
+
+/* Where an artifact or dep of path PATH is on this machine: absolute, below ~, or below the working
+ * directory. NULL when RUN has no work directory. */
+char *work_dir_path(const struct run *run, const char *path);
+
+/* Where the commands run. */
+char *work_dir_commands(const struct run *run);
+
+/* $DSTACK_HOME, else ~/.dstack. */
+char *work_dir_home(void);
