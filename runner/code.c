@@ -1,0 +1,255 @@
+#include "runner/code.h"
+#include "config/autofd.h"
+#include "config/error.h"
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    BLOCK = 1024 * 1024,
+    PART = 16 * 1024 * 1024,
+};
+
+/* --- which files --- */
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool in_git(const char *dir)
+{
+    const char *argv[] = {"git", "-C", dir, "rev-parse", "--is-inside-work-tree", NULL};
+    GSpawnFlags flags = G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL;
+    g_autofree char *answer = NULL;
+    int status;
+
+    return g_spawn_sync(NULL, (char **)argv, NULL, flags, NULL, NULL, &answer, NULL, &status,
+                        NULL) &&
+           status == 0 && g_str_has_prefix(answer, "true");
+}
+
+static bool list_git(const char *dir, GPtrArray *files, GError **error)
+{
+    const char *argv[] = {
+        "git", "-C", dir, "ls-files", "-z", "--cached", "--others", "--exclude-standard", NULL};
+    g_autoptr(GString) all = g_string_new(NULL);
+    g_auto(fd_t) fd = -1;
+    char block[65536];
+    int status;
+    GPid pid;
+    ssize_t got;
+
+    /* A pipe, since g_spawn_sync hands out strings and names are separated by zero bytes. */
+    if (!g_spawn_async_with_pipes(NULL, (char **)argv, NULL,
+                                  G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid,
+                                  NULL, &fd, NULL, error))
+        return false;
+    while ((got = TEMP_FAILURE_RETRY(read(fd, block, sizeof block))) > 0)
+        g_string_append_len(all, block, got);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (got < 0 || status != 0)
+        return error_set(error, EIO, "git ls-files in %s failed", dir);
+    for (const char *at = all->str; at < all->str + all->len; at += strlen(at) + 1)
+        g_ptr_array_add(files, g_strdup(at));
+    return true;
+}
+
+static bool list_directory(const char *dir, const char *below, GPtrArray *files, GError **error)
+{
+    g_autofree char *path = g_build_filename(dir, below, NULL);
+    g_autoptr(GDir) entries = g_dir_open(path, 0, error);
+    const char *name;
+
+    if (!entries)
+        return false;
+    while ((name = g_dir_read_name(entries))) {
+        g_autofree char *relative = *below ? g_build_filename(below, name, NULL) : g_strdup(name);
+        g_autofree char *full = g_build_filename(dir, relative, NULL);
+        struct stat st;
+
+        if (strcmp(name, ".git") == 0 || lstat(full, &st) != 0)
+            continue;
+        if (S_ISDIR(st.st_mode) && !list_directory(dir, relative, files, error))
+            return false;
+        if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))
+            g_ptr_array_add(files, g_steal_pointer(&relative));
+    }
+    return true;
+}
+
+GPtrArray *code_files(const char *dir, GError **error)
+{
+    g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+    bool listed = in_git(dir) ? list_git(dir, files, error) : list_directory(dir, "", files, error);
+
+    if (!listed)
+        return NULL;
+    g_ptr_array_sort(files, by_name);
+    return g_steal_pointer(&files);
+}
+
+/* --- to the store and back --- */
+
+static char *code_key(const char *sha256)
+{
+    return g_strdup_printf("code/%s.tar.zst", sha256);
+}
+
+static int temporary_file(GError **error)
+{
+    const char *dir = g_get_tmp_dir();
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        g_autofree char *path = g_build_filename(dir, "dstack-code-XXXXXX", NULL);
+
+        fd = g_mkstemp_full(path, O_RDWR | O_CLOEXEC, 0600);
+        if (fd < 0)
+            error_set_errno(error, errno, "make a temporary file in %s", dir);
+        else
+            unlink(path);
+    }
+    return fd;
+}
+
+static bool hash_file(int fd, char **sha256, uint64_t *size, GError **error)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
+    g_autofree guchar *block = g_malloc(BLOCK);
+    ssize_t got;
+
+    *size = 0;
+    while ((got = pread(fd, block, BLOCK, (off_t)*size)) > 0) {
+        g_checksum_update(checksum, block, got);
+        *size += (uint64_t)got;
+    }
+    if (got < 0)
+        return error_set_errno(error, errno, "read the snapshot");
+    *sha256 = g_strdup(g_checksum_get_string(checksum));
+    return true;
+}
+
+static bool read_whole(int fd, char *buffer, size_t size, uint64_t offset, GError **error)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t got = pread(fd, buffer + done, size - done, (off_t)(offset + done));
+
+        if (got <= 0)
+            return error_set_errno(error, got < 0 ? errno : EIO, "read the snapshot");
+        done += (size_t)got;
+    }
+    return true;
+}
+
+static bool upload_parts(struct store *root, const char *key, int fd, uint64_t size,
+                         const char *upload, GError **error)
+{
+    g_autoptr(StoreCall) commit = store_call_commit(key, upload);
+    uint64_t part_bytes = MAX((uint64_t)PART, size / (store_caps(root)->max_parts - 1) + 1);
+    g_autofree char *buffer = g_malloc(part_bytes);
+    unsigned number = 1;
+
+    for (uint64_t offset = 0; offset < size; offset += part_bytes, number++) {
+        size_t length = MIN(part_bytes, size - offset);
+        g_autoptr(StoreCall) part = NULL;
+
+        if (!read_whole(fd, buffer, length, offset, error))
+            return false;
+        part = store_call_part(key, upload, number, buffer, length);
+        if (!store_run(root, part, error))
+            return false;
+        store_call_add_part(commit, number, part->part_etag);
+    }
+    return store_run(root, commit, error);
+}
+
+static bool upload(struct store *root, const char *key, int fd, uint64_t size, GError **error)
+{
+    g_autoptr(StoreCall) begin = NULL;
+
+    if (size <= PART) {
+        g_autofree char *buffer = g_malloc(size + 1);
+
+        return read_whole(fd, buffer, size, 0, error) &&
+               store_write(root, key, buffer, size, NULL, NULL, error);
+    }
+    begin = store_call_new(STORE_BEGIN, key);
+    if (!store_run(root, begin, error))
+        return false;
+    if (!upload_parts(root, key, fd, size, begin->upload_id, error)) {
+        g_autoptr(StoreCall) abort = store_call_new(STORE_ABORT, key);
+
+        abort->upload_id = g_strdup(begin->upload_id);
+        store_run(root, abort, NULL);
+        return false;
+    }
+    return true;
+}
+
+bool code_save(struct store *root, const char *dir, char **sha256, GError **error)
+{
+    g_autoptr(GPtrArray) files = code_files(dir, error);
+    g_autofree char *name = NULL, *key = NULL;
+    struct store_object there = {0};
+    g_auto(fd_t) fd = -1;
+    uint64_t size;
+
+    if (!files || (fd = temporary_file(error)) < 0 || !code_pack(dir, files, fd, error) ||
+        !hash_file(fd, &name, &size, error))
+        return false;
+    key = code_key(name);
+    if (store_head(root, key, &there, NULL) && there.size_bytes == size) {
+        store_object_clear(&there);
+    } else {
+        store_object_clear(&there);
+        if (!upload(root, key, fd, size, error))
+            return false;
+    }
+    *sha256 = g_steal_pointer(&name);
+    return true;
+}
+
+static bool download(struct store *root, const char *key, int fd, GError **error)
+{
+    g_autofree char *buffer = g_malloc(PART);
+    g_autofree char *etag = NULL;
+
+    for (uint64_t offset = 0;;) {
+        g_autoptr(StoreCall) get = store_call_get(key, offset, buffer, PART);
+
+        get->if_match = g_strdup(etag);
+        if (!store_run(root, get, error))
+            return false;
+        if (!etag)
+            etag = g_strdup(get->object.etag);
+        for (uint64_t done = 0; done < get->received_bytes;) {
+            ssize_t put =
+                pwrite(fd, buffer + done, get->received_bytes - done, (off_t)(offset + done));
+
+            if (put < 0)
+                return error_set_errno(error, errno, "save the snapshot");
+            done += (uint64_t)put;
+        }
+        offset += get->received_bytes;
+        if (get->received_bytes < PART)
+            return true;
+    }
+}
+
+bool code_restore(struct store *root, const char *sha256, const char *dir, GError **error)
+{
+    g_autofree char *key = code_key(sha256);
+    g_autofree char *found = NULL;
+    g_auto(fd_t) fd = temporary_file(error);
+    uint64_t size;
+
+    if (fd < 0 || !download(root, key, fd, error) || !hash_file(fd, &found, &size, error))
+        return false;
+    if (strcmp(found, sha256) != 0)
+        return error_set(error, EIO, "%s is damaged: its SHA-256 is %s", key, found);
+    return code_unpack(fd, dir, error);
+}

@@ -1,0 +1,25 @@
+/* The code a run works with: a snapshot of the working tree as code/SHA256.tar.zst.
+ *
+ * shape:  what git tracks, and what it neither tracks nor ignores, as it is on disk; without git,
+ *         the whole directory but .git. The archive is deterministic (sorted, no
+ *         owners), so equal trees give equal names and are uploaded once.
+ * limits: submodules are taken as far as git lists their files; sockets and devices are left out.
+ * safety: extraction refuses absolute paths, "..", and anything that would go through a symlink; a
+ *         symlink that leaves the tree is refused too.
+ */
+#pragma once
+
+#include "storage/store.h"
+
+/* The paths below DIR that belong to the snapshot, sorted. GPtrArray of char*. */
+GPtrArray *code_files(const char *dir, GError **error);
+
+/* Uploads DIR's snapshot unless the store has it. SHA256 is hexadecimal. */
+bool code_save(struct store *root, const char *dir, char **sha256, GError **error);
+
+/* Downloads SHA256's snapshot, checks it, and extracts it into DIR, which exists. */
+bool code_restore(struct store *root, const char *sha256, const char *dir, GError **error);
+
+/* The two halves, on local files. */
+bool code_pack(const char *dir, GPtrArray *files, int fd, GError **error);
+bool code_unpack(int fd, const char *dir, GError **error);
