@@ -1,0 +1,13 @@
+/* A store in memory, for tests: every verb, every condition, answered on threads of its own.
+ *
+ * shape:   "a" and "a/b" can both be objects; conditions are atomic; ETags count up, so that no two
+ *          versions share one. caps may be changed (store_driver.h) before the first call.
+ */
+#pragma once
+
+#include "storage/store.h"
+
+struct store *memory_store_new(void);
+
+/* How many uploads are in progress: a test's way to see that nothing was left. */
+unsigned memory_store_uploads(struct store *store);
