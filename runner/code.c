@@ -89,6 +89,9 @@ GPtrArray *code_files(const char *dir, GError **error)
     if (!listed)
         return NULL;
     g_ptr_array_sort(files, by_name);
+    for (guint i = files->len; i-- > 1;) /* an unmerged file is listed once for each stage */
+        if (strcmp(files->pdata[i], files->pdata[i - 1]) == 0)
+            g_ptr_array_remove_index(files, i);
     return g_steal_pointer(&files);
 }
 

@@ -1,6 +1,7 @@
 /* Snapshots as tar with zstd: the only file that includes libarchive. */
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "runner/code.h"
 #include <archive.h>
 #include <archive_entry.h>
@@ -46,6 +47,27 @@ static bool pack_content(struct archive *archive, const char *path, int fd, int6
     return true;
 }
 
+/* Where a symlink at PATH with TARGET leads, counted in levels: never above the tree's top. */
+static bool symlink_stays(const char *path, const char *target)
+{
+    g_autofree char *parent = g_path_get_dirname(path);
+    g_autofree char *whole = g_strconcat(parent, "/", target, NULL);
+    g_auto(GStrv) parts = g_strsplit(whole, "/", -1);
+    int depth = 0;
+
+    if (g_path_is_absolute(target))
+        return false;
+    for (char **part = parts; *part; part++) {
+        if (strcmp(*part, "..") == 0)
+            depth--;
+        else if (**part && strcmp(*part, ".") != 0)
+            depth++;
+        if (depth < 0)
+            return false;
+    }
+    return true;
+}
+
 static bool pack_file(struct archive *archive, const char *dir, const char *name, GError **error)
 {
     g_autoptr(ArchiveEntry) entry = archive_entry_new();
@@ -66,6 +88,10 @@ static bool pack_file(struct archive *archive, const char *dir, const char *name
         target = g_file_read_link(path, error);
         if (!target)
             return false;
+        if (!symlink_stays(name, target)) {
+            log_warning("%s leads out of the code and is left out of the snapshot", path);
+            return true;
+        }
         archive_entry_set_filetype(entry, AE_IFLNK);
         archive_entry_set_symlink(entry, target);
     } else {
@@ -97,27 +123,6 @@ bool code_pack(const char *dir, GPtrArray *files, int fd, GError **error)
 }
 
 /* --- extraction --- */
-
-/* Where a symlink at PATH with TARGET leads, counted in levels: never above the tree's top. */
-static bool symlink_stays(const char *path, const char *target)
-{
-    g_autofree char *parent = g_path_get_dirname(path);
-    g_autofree char *whole = g_strconcat(parent, "/", target, NULL);
-    g_auto(GStrv) parts = g_strsplit(whole, "/", -1);
-    int depth = 0;
-
-    if (g_path_is_absolute(target))
-        return false;
-    for (char **part = parts; *part; part++) {
-        if (strcmp(*part, "..") == 0)
-            depth--;
-        else if (**part && strcmp(*part, ".") != 0)
-            depth++;
-        if (depth < 0)
-            return false;
-    }
-    return true;
-}
 
 static bool entry_is_safe(struct archive_entry *entry, GError **error)
 {
