@@ -1,0 +1,561 @@
+#ifdef DSTACK_FUSE_312
+#define FUSE_USE_VERSION 312
+#else
+#define FUSE_USE_VERSION 35
+#endif
+
+#include "fusefs/fuse_ops.h"
+
+#include "config/error.h"
+#include "config/log.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_REQUEST  (1024 * 1024)
+#define MAX_THREADS  128
+#define READAHEAD_KB 4096
+
+struct fuse_ops {
+    struct fs *fs;
+    struct fuse_session *session;
+    struct fuse_ops_options options;
+    pthread_t main_thread;
+    atomic_bool running;
+};
+
+static struct fs *fs_of(fuse_req_t req)
+{
+    return ((struct fuse_ops *)fuse_req_userdata(req))->fs;
+}
+
+static bool request_interrupted(void *user)
+{
+    return fuse_req_interrupted(user);
+}
+
+static struct fs_caller caller_of(fuse_req_t req)
+{
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+    return (struct fs_caller){ctx->uid, ctx->gid, request_interrupted, req};
+}
+
+static double attr_timeout(fuse_req_t req)
+{
+    return fs_attr_ttl_ms(fs_of(req)) / 1000.0;
+}
+
+static void entry_of(fuse_req_t req, const struct stat *st, struct fuse_entry_param *entry)
+{
+    memset(entry, 0, sizeof(*entry));
+    entry->ino = st->st_ino;
+    entry->attr = *st;
+    entry->attr_timeout = entry->entry_timeout = attr_timeout(req);
+}
+
+/* Answers with a new lookup of an inode, which is taken back when nobody hears the answer. */
+static void reply_entry(fuse_req_t req, int error, const struct stat *st)
+{
+    struct fs *fs = fs_of(req);
+    struct fuse_entry_param entry;
+
+    if (error) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    entry_of(req, st, &entry);
+    if (fuse_reply_entry(req, &entry) != 0)
+        fs_forget(fs, st->st_ino, 1);
+}
+
+static void op_init(void *user, struct fuse_conn_info *conn)
+{
+    struct fuse_ops *ops = user;
+
+    conn->max_read = MAX_REQUEST; /* must be the mount option's value too */
+    conn->max_write = MAX_REQUEST;
+    conn->max_readahead = READAHEAD_KB * 1024;
+    conn->max_background = 64;
+    conn->congestion_threshold = 48;
+    conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ |
+                                   FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA);
+    conn->want &= ~FUSE_CAP_WRITEBACK_CACHE; /* sizes and times are ours to say */
+    if (ops->options.ready)
+        ops->options.ready(ops->options.user);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs_caller caller = caller_of(req);
+    struct stat st;
+
+    reply_entry(req, fs_lookup(fs_of(req), &caller, parent, name, &st), &st);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups)
+{
+    fs_forget(fs_of(req), ino, lookups);
+    fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    for (size_t i = 0; i < count; i++)
+        fs_forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+    fuse_reply_none(req);
+}
+
+static void reply_attr(fuse_req_t req, int error, const struct stat *st)
+{
+    if (error)
+        fuse_reply_err(req, error);
+    else
+        fuse_reply_attr(req, st, attr_timeout(req));
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    struct stat st;
+
+    reply_attr(req, fs_getattr(fs_of(req), &caller, ino, &st), &st);
+}
+
+static unsigned set_of(struct stat *st, int to_set)
+{
+    unsigned set = 0;
+
+    set |= to_set & FUSE_SET_ATTR_MODE ? FS_SET_MODE : 0;
+    set |= to_set & FUSE_SET_ATTR_UID ? FS_SET_UID : 0;
+    set |= to_set & FUSE_SET_ATTR_GID ? FS_SET_GID : 0;
+    set |= to_set & FUSE_SET_ATTR_SIZE ? FS_SET_SIZE : 0;
+    set |= to_set & FUSE_SET_ATTR_MTIME ? FS_SET_MTIME : 0;
+    set |= to_set & FUSE_SET_ATTR_ATIME ? FS_SET_ATIME : 0;
+    if (to_set & FUSE_SET_ATTR_MTIME_NOW) {
+        clock_gettime(CLOCK_REALTIME, &st->st_mtim);
+        set |= FS_SET_MTIME;
+    }
+    if (to_set & FUSE_SET_ATTR_ATIME_NOW) {
+        clock_gettime(CLOCK_REALTIME, &st->st_atim);
+        set |= FS_SET_ATIME;
+    }
+    return set;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                       struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    struct stat to = *attr, st;
+    unsigned set = set_of(&to, to_set);
+
+    reply_attr(req, fs_setattr(fs_of(req), &caller, ino, &to, set, &st), &st);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct fs_caller caller = caller_of(req);
+    g_autofree char *target = NULL;
+    int error = fs_readlink(fs_of(req), &caller, ino, &target);
+
+    if (error)
+        fuse_reply_err(req, error);
+    else
+        fuse_reply_readlink(req, target);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct fs_caller caller = caller_of(req);
+    struct stat st;
+
+    reply_entry(req, fs_mkdir(fs_of(req), &caller, parent, name, mode, &st), &st);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    struct fs_caller caller = caller_of(req);
+    struct stat st;
+
+    reply_entry(req, fs_symlink(fs_of(req), &caller, target, parent, name, &st), &st);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    struct fs_caller caller = caller_of(req);
+    struct fs_file *file;
+    struct stat st;
+    int error;
+
+    if (!S_ISREG(mode)) {
+        fuse_reply_err(req, EPERM); /* devices, sockets and fifos have no bytes to store */
+        return;
+    }
+    error = fs_create(fs_of(req), &caller, parent, name, mode, O_WRONLY | O_EXCL, &file, &st);
+    if (!error) {
+        error = fs_fsync(fs_of(req), &caller, file);
+        fs_release(fs_of(req), file);
+    }
+    reply_entry(req, error, &st);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_unlink(fs_of(req), &caller, parent, name));
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_rmdir(fs_of(req), &caller, parent, name));
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                      const char *new_name, unsigned flags)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_rename(fs_of(req), &caller, parent, name, new_parent, new_name, flags));
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+    fuse_reply_err(req, EPERM); /* one object is one name */
+}
+
+/* Write-only handles bypass the page cache: nothing of what they write is read through them. */
+static void set_handle(struct fuse_file_info *fi, struct fs_file *file, bool keep_cache)
+{
+    fi->fh = (uintptr_t)file;
+    fi->direct_io = (fi->flags & O_ACCMODE) == O_WRONLY;
+    fi->keep_cache = keep_cache;
+}
+
+static struct fs_file *file_of(const struct fuse_file_info *fi)
+{
+    return (struct fs_file *)(uintptr_t)fi->fh;
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+                      struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    struct fs *fs = fs_of(req);
+    struct fuse_entry_param entry;
+    struct fs_file *file;
+    struct stat st;
+    int error = fs_create(fs, &caller, parent, name, mode, fi->flags, &file, &st);
+
+    if (error) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    set_handle(fi, file, false);
+    entry_of(req, &st, &entry);
+    if (fuse_reply_create(req, &entry, fi) != 0) {
+        fs_release(fs, file);
+        fs_forget(fs, st.st_ino, 1);
+    }
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    struct fs *fs = fs_of(req);
+    struct fs_file *file;
+    bool keep_cache = false;
+    int error = fs_open(fs, &caller, ino, fi->flags, &file, &keep_cache);
+
+    if (error) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    set_handle(fi, file, keep_cache);
+    if (fuse_reply_open(req, fi) != 0)
+        fs_release(fs, file);
+}
+
+static void reply_bytes(void *user, const struct iovec *iov, unsigned count)
+{
+    if (count)
+        fuse_reply_iov(user, iov, count);
+    else
+        fuse_reply_buf(user, NULL, 0);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                    struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    int error = fs_read(fs_of(req), &caller, file_of(fi), offset, size, reply_bytes, req);
+
+    if (error)
+        fuse_reply_err(req, error);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+                     struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    int error = fs_write(fs_of(req), &caller, file_of(fi), offset, data, size);
+
+    if (error)
+        fuse_reply_err(req, error);
+    else
+        fuse_reply_write(req, size);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_fsync(fs_of(req), &caller, file_of(fi)));
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    op_flush(req, ino, fi);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_release(fs_of(req), file_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs_caller caller = caller_of(req);
+    struct fs_dir *dir;
+    int error = fs_opendir(fs_of(req), &caller, ino, &dir);
+
+    if (error) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    fi->fh = (uintptr_t)dir;
+    if (fuse_reply_open(req, fi) != 0)
+        fs_closedir(dir);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                       struct fuse_file_info *fi)
+{
+    struct fs_dir *dir = (struct fs_dir *)(uintptr_t)fi->fh;
+    g_autofree char *buffer = g_malloc(size);
+    const struct fs_entry *entry;
+    size_t used = 0;
+
+    while ((entry = fs_dir_entry(dir, offset))) {
+        struct stat st = {.st_ino = (ino_t)-1, .st_mode = entry->type};
+        size_t need =
+            fuse_add_direntry(req, buffer + used, size - used, entry->name, &st, ++offset);
+
+        if (need > size - used)
+            break;
+        used += need;
+    }
+    fuse_reply_buf(req, buffer, used);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_closedir((struct fs_dir *)(uintptr_t)fi->fh);
+    fuse_reply_err(req, 0);
+}
+
+static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    fuse_reply_err(req, 0); /* names are in the store before their calls return */
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct statvfs st;
+
+    fs_statfs(fs_of(req), &st);
+    fuse_reply_statfs(req, &st);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .setattr = op_setattr,
+    .readlink = op_readlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .create = op_create,
+    .open = op_open,
+    .read = op_read,
+    .write = op_write,
+    .flush = op_flush,
+    .fsync = op_fsync,
+    .release = op_release,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .releasedir = op_releasedir,
+    .fsyncdir = op_fsyncdir,
+    .statfs = op_statfs,
+};
+
+/* What libfuse said last, for the error of a mount that failed. */
+static char last_message[512];
+
+static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+{
+    vsnprintf(last_message, sizeof(last_message), format, args);
+    g_strchomp(last_message);
+    if (level <= FUSE_LOG_WARNING)
+        log_info("%s", last_message);
+}
+
+static void wake_main(int signal_number)
+{
+    /* only interrupts the wait of fuse_session_loop_mt */
+}
+
+/* The kernel reads ahead 128 KiB by default; object stores want more. Only root may say so. */
+static void raise_readahead(const char *mountpoint)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
+        return;
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        g_auto(GStrv) fields = g_strsplit(*line, " ", 6);
+        g_autofree char *path = NULL;
+        FILE *file;
+
+        if (g_strv_length(fields) < 6 || strcmp(fields[4], mountpoint) != 0)
+            continue;
+        path = g_strdup_printf("/sys/class/bdi/%s/read_ahead_kb", fields[2]);
+        file = fopen(path, "w");
+        if (file) {
+            fprintf(file, "%d\n", READAHEAD_KB);
+            fclose(file);
+        }
+    }
+}
+
+static struct fuse_session *session_new(struct fuse_ops *ops)
+{
+    const struct fuse_ops_options *options = &ops->options;
+    g_autofree char *name = g_strdup(options->name);
+    g_autofree char *text = NULL;
+    struct fuse_session *session;
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+
+    g_strdelimit(name, ",\\", '_');
+    text = g_strdup_printf("fsname=%s,subtype=dstack,default_permissions,max_read=%d%s%s%s", name,
+                           MAX_REQUEST, options->read_only ? ",ro" : "",
+                           options->mount_options && *options->mount_options ? "," : "",
+                           options->mount_options ? options->mount_options : "");
+    fuse_opt_add_arg(&args, "dstack-mount");
+    fuse_opt_add_arg(&args, "-o");
+    fuse_opt_add_arg(&args, text);
+    session = fuse_session_new(&args, &operations, sizeof(operations), ops);
+    fuse_opt_free_args(&args);
+    return session;
+}
+
+struct fuse_ops *fuse_ops_mount(struct fs *fs, const char *mountpoint,
+                                const struct fuse_ops_options *options, GError **error)
+{
+    struct fuse_ops *ops = g_new0(struct fuse_ops, 1);
+
+    ops->fs = fs;
+    ops->options = *options;
+    fuse_set_log_func(on_fuse_log);
+    ops->session = session_new(ops);
+    if (!ops->session) {
+        error_set(error, EINVAL, "mount option not understood: %s", last_message);
+        g_free(ops);
+        return NULL;
+    }
+    if (fuse_session_mount(ops->session, mountpoint) != 0) {
+        if (access("/dev/fuse", F_OK) != 0)
+            error_set(error, ENODEV,
+                      "/dev/fuse is not there: load the kernel's fuse module, or give the "
+                      "container the device");
+        else
+            error_set(error, EIO, "mount on %s: %s", mountpoint, last_message);
+        fuse_session_destroy(ops->session);
+        g_free(ops);
+        return NULL;
+    }
+    raise_readahead(mountpoint);
+    return ops;
+}
+
+static int run_session(struct fuse_session *session)
+{
+#ifdef DSTACK_FUSE_312
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    int rc;
+
+    fuse_loop_cfg_set_clone_fd(config, 1);
+    fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+    fuse_loop_cfg_set_idle_threads(config, 16);
+    rc = fuse_session_loop_mt(session, config);
+    fuse_loop_cfg_destroy(config);
+    return rc;
+#else
+    struct fuse_loop_config config = {.clone_fd = 1, .max_idle_threads = 16};
+
+    return fuse_session_loop_mt(session, &config);
+#endif
+}
+
+bool fuse_ops_run(struct fuse_ops *ops, GError **error)
+{
+    struct sigaction wake = {.sa_handler = wake_main};
+    sigset_t usr1;
+    int rc;
+
+    sigaction(SIGUSR1, &wake, NULL);
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+    ops->main_thread = pthread_self();
+    atomic_store(&ops->running, true);
+    rc = run_session(ops->session);
+    atomic_store(&ops->running, false);
+    if (rc < 0 && rc != -EINTR)
+        return error_set_errno(error, -rc, "serve the mount");
+    return true;
+}
+
+void fuse_ops_exit(struct fuse_ops *ops)
+{
+    fuse_session_exit(ops->session);
+    while (atomic_load(&ops->running)) {
+        pthread_kill(ops->main_thread, SIGUSR1);
+        g_usleep(20000);
+    }
+}
+
+void fuse_ops_unmount(struct fuse_ops *ops)
+{
+    fuse_session_unmount(ops->session);
+    fuse_session_destroy(ops->session);
+    g_free(ops);
+}

@@ -1,0 +1,372 @@
+/* dstack-mount: an object store's prefix, or a run's or tag's artifacts, as a directory.
+ *
+ * threads: the calling process forks before any thread exists; afterwards the main thread serves
+ * the kernel, and one more waits for signals and drains.
+ */
+#include "config/error.h"
+#include "config/log.h"
+#include "config/units.h"
+#include "fusefs/fs.h"
+#include "fusefs/fuse_ops.h"
+#include "fusefs/status.h"
+#include "storage/remote.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct program {
+    /* what was asked for */
+    char *source, *mountpoint;
+    char *endpoint, *region, *profile, *cacert, *status_file;
+    char *budget, *part_size, **mount_options;
+    int sync_interval_ms, attr_ttl_ms, drain_timeout_s;
+    gboolean foreground, virtual_host, version;
+    bool read_only;
+    char *other_options;
+    /* what came of it */
+    int ready_fd; /* the waiting parent; -1: none */
+    struct fs *fs;
+    struct fuse_ops *ops;
+    atomic_bool drained, failed;
+    pthread_t signal_thread;
+};
+
+static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GError **error)
+{
+    const GOptionEntry entries[] = {
+        {"foreground", 'f', 0, G_OPTION_ARG_NONE, &p->foreground, "Stay in the foreground", NULL},
+        {"option", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &p->mount_options,
+         "Mount options: ro, allow_other, … (comma-separated)", "OPT,…"},
+        {"endpoint", 0, 0, G_OPTION_ARG_STRING, &p->endpoint, "The S3 server, when it is not AWS",
+         "URL"},
+        {"region", 0, 0, G_OPTION_ARG_STRING, &p->region, "The bucket's region", "REGION"},
+        {"profile", 0, 0, G_OPTION_ARG_STRING, &p->profile, "Profile in ~/.aws/credentials",
+         "NAME"},
+        {"cacert", 0, 0, G_OPTION_ARG_FILENAME, &p->cacert,
+         "Trust this certificate authority (PEM)", "FILE"},
+        {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &p->virtual_host,
+         "Address the bucket as BUCKET.HOST", NULL},
+        {"budget", 0, 0, G_OPTION_ARG_STRING, &p->budget,
+         "Memory for unsaved data and read-ahead (512MiB, or a quarter of the cgroup)", "SIZE"},
+        {"part-size", 0, 0, G_OPTION_ARG_STRING, &p->part_size,
+         "Size of an upload's first parts (8MiB)", "SIZE"},
+        {"sync-interval", 0, 0, G_OPTION_ARG_INT, &p->sync_interval_ms,
+         "Publish slowly growing files this often (1000)", "MS"},
+        {"attr-ttl", 0, 0, G_OPTION_ARG_INT, &p->attr_ttl_ms,
+         "Believe what the store said for this long (1000)", "MS"},
+        {"drain-timeout", 0, 0, G_OPTION_ARG_INT, &p->drain_timeout_s,
+         "At SIGTERM, save for at most this long (0: until all is saved)", "SECONDS"},
+        {"status-file", 0, 0, G_OPTION_ARG_FILENAME, &p->status_file,
+         "Keep the state here, as JSON", "FILE"},
+        {"version", 0, 0, G_OPTION_ARG_NONE, &p->version, "Print the version", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("URL|RUN|:TAG MOUNTPOINT");
+
+    g_option_context_set_summary(context,
+                                 "Mounts an object store's prefix (s3://BUCKET/PREFIX, "
+                                 "file:///DIR), or the artifacts of a run or tag.\n"
+                                 "Returns when the mount answers. Unmount with fusermount3 -u, or "
+                                 "SIGTERM: all that is unsaved is saved first.");
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, argc, argv, error))
+        return FALSE;
+    if (p->version)
+        return TRUE;
+    if (*argc != 3)
+        return error_set(error, EINVAL, "usage: dstack-mount URL|RUN|:TAG MOUNTPOINT (see --help)");
+    p->source = g_strdup((*argv)[1]);
+    p->mountpoint = g_canonicalize_filename((*argv)[2], NULL);
+    return TRUE;
+}
+
+/* "ro" is ours to know too; everything else goes to the kernel's mount as it is. */
+static void split_options(struct program *p)
+{
+    g_autoptr(GString) other = g_string_new(NULL);
+
+    for (char **list = p->mount_options; list && *list; list++) {
+        g_auto(GStrv) options = g_strsplit(*list, ",", -1);
+
+        for (char **option = options; *option; option++) {
+            if (strcmp(*option, "ro") == 0)
+                p->read_only = true;
+            else if (**option && strcmp(*option, "rw") != 0)
+                g_string_append_printf(other, "%s%s", other->len ? "," : "", *option);
+        }
+    }
+    p->other_options = g_strdup(other->str);
+}
+
+static gboolean check_mountpoint(const char *path, GError **error)
+{
+    g_autoptr(GDir) dir = NULL;
+    struct stat st;
+
+    if (stat(path, &st) != 0) {
+        if (errno == ENOTCONN)
+            return error_set(error, ENOTCONN,
+                             "%s: a dead mount is still there; free it with fusermount3 -uz %s",
+                             path, path);
+        return error_set(error, errno, "mountpoint %s: %s; make it with mkdir", path,
+                         g_strerror(errno));
+    }
+    if (!S_ISDIR(st.st_mode))
+        return error_set(error, ENOTDIR, "mountpoint %s: not a directory", path);
+    dir = g_dir_open(path, 0, NULL);
+    if (!dir)
+        return error_set(error, EACCES, "mountpoint %s: cannot be read", path);
+    if (g_dir_read_name(dir))
+        return error_set(error, ENOTEMPTY, "mountpoint %s: not empty; mount on an empty directory",
+                         path);
+    return TRUE;
+}
+
+static struct store *open_source(struct program *p, char **url, GError **error)
+{
+    struct store_options options = {
+        .endpoint = p->endpoint,
+        .region = p->region,
+        .profile = p->profile,
+        .cacert = p->cacert,
+        .virtual_host = p->virtual_host,
+    };
+
+    if (!strstr(p->source, "://"))
+        return remote_open_artifacts(p->source, url, error);
+    *url =
+        g_str_has_suffix(p->source, "/") ? g_strdup(p->source) : g_strconcat(p->source, "/", NULL);
+    return store_open(*url, &options, error);
+}
+
+static gboolean read_size(const char *text, const char *name, uint64_t *bytes, GError **error)
+{
+    if (!text || size_parse(text, bytes))
+        return TRUE;
+    return error_set(error, EINVAL, "--%s %s: not a size; write it like 256MiB", name, text);
+}
+
+static void report_ready(void *user)
+{
+    struct program *p = user;
+
+    status_write(p->status_file, "ready", p->mountpoint, NULL, NULL);
+    if (p->ready_fd >= 0) {
+        ssize_t written = write(p->ready_fd, "ready", 5);
+
+        (void)written; /* the parent is gone: nobody waits */
+        close(p->ready_fd);
+        p->ready_fd = -1;
+    }
+}
+
+/* Saves what is dirty, until the time is over or a second signal says that it is enough. */
+static void drain(struct program *p, const sigset_t *signals)
+{
+    int64_t until = g_get_monotonic_time() + p->drain_timeout_s * G_USEC_PER_SEC;
+    g_autoptr(GPtrArray) unsaved = NULL;
+    bool saved = false;
+
+    if (atomic_exchange(&p->drained, true))
+        return;
+    status_write(p->status_file, "draining", p->mountpoint, NULL, NULL);
+    while (!saved) {
+        struct timespec none = {0, 0};
+
+        g_clear_pointer(&unsaved, g_ptr_array_unref);
+        saved = fs_drain(p->fs, 200, &unsaved);
+        if (!saved && p->drain_timeout_s && g_get_monotonic_time() >= until)
+            break;
+        if (!saved && sigtimedwait(signals, NULL, &none) > 0)
+            break;
+    }
+    if (saved)
+        return;
+    atomic_store(&p->failed, true);
+    for (guint i = 0; i < unsaved->len; i++)
+        log_error("not saved: %s", (char *)unsaved->pdata[i]);
+    status_write(p->status_file, "failed", p->mountpoint, "not everything was saved", unsaved);
+}
+
+static void set_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGHUP);
+}
+
+static void *signal_main(void *user)
+{
+    struct program *p = user;
+    sigset_t signals;
+    int number;
+
+    set_signals(&signals);
+    sigwait(&signals, &number);
+    if (number == SIGHUP && !isatty(STDERR_FILENO))
+        log_info("SIGHUP: saving and unmounting");
+    drain(p, &signals);
+    fuse_ops_exit(p->ops);
+    return NULL;
+}
+
+static gboolean mount_and_serve(struct program *p, const char *url, GError **error)
+{
+    struct fuse_ops_options options = {
+        .name = url,
+        .mount_options = p->other_options,
+        .read_only = p->read_only,
+        .ready = report_ready,
+        .user = p,
+    };
+    sigset_t signals;
+    gboolean ok;
+
+    p->ops = fuse_ops_mount(p->fs, p->mountpoint, &options, error);
+    if (!p->ops)
+        return FALSE;
+    if (pthread_create(&p->signal_thread, NULL, signal_main, p) != 0) {
+        fuse_ops_unmount(p->ops);
+        return error_set(error, EAGAIN, "cannot start a thread");
+    }
+    ok = fuse_ops_run(p->ops, error);
+    set_signals(&signals);
+    drain(p, &signals); /* unmounted by somebody else: nothing was drained yet */
+    pthread_kill(p->signal_thread, SIGTERM);
+    pthread_join(p->signal_thread, NULL);
+    fuse_ops_unmount(p->ops);
+    return ok;
+}
+
+static gboolean serve(struct program *p, GError **error)
+{
+    struct fs_options options = {
+        .sync_interval_ms = p->sync_interval_ms,
+        .attr_ttl_ms = p->attr_ttl_ms,
+        .read_only = p->read_only,
+        .uid = getuid(),
+        .gid = getgid(),
+        .umask = 022,
+    };
+    g_autoptr(Store) store = NULL;
+    g_autofree char *url = NULL;
+    gboolean ok;
+
+    status_write(p->status_file, "mounting", p->mountpoint, NULL, NULL);
+    if (!read_size(p->budget, "budget", &options.budget_bytes, error) ||
+        !read_size(p->part_size, "part-size", &options.part_bytes, error) ||
+        !check_mountpoint(p->mountpoint, error))
+        return FALSE;
+    store = open_source(p, &url, error);
+    if (!store || !store_check(store, error))
+        return FALSE;
+    p->fs = fs_new(store, &options);
+    ok = mount_and_serve(p, url, error);
+    log_info("memory at its peak: %" G_GUINT64_FORMAT " bytes", fs_peak_bytes(p->fs));
+    fs_free(p->fs);
+    return ok;
+}
+
+/* In the parent: waits for the child's word and passes it on. */
+static int wait_ready(int fd)
+{
+    char text[4096];
+    ssize_t used = 0, got;
+
+    while (used < (ssize_t)sizeof(text) - 1 &&
+           (got = read(fd, text + used, sizeof(text) - 1 - used)) > 0)
+        used += got;
+    text[used] = '\0';
+    if (strcmp(text, "ready") == 0)
+        return 0;
+    fprintf(stderr, "%s\n", used ? text : "dstack-mount: ended before it was mounted");
+    return 1;
+}
+
+/* 0 in the child that goes on, the exit status + 1 in the parent. */
+static int daemonise(struct program *p)
+{
+    int fds[2], null;
+    pid_t child;
+
+    if (pipe(fds) != 0 || (child = fork()) < 0) {
+        perror("dstack-mount");
+        return 2;
+    }
+    if (child > 0) {
+        close(fds[1]);
+        return wait_ready(fds[0]) + 1;
+    }
+    close(fds[0]);
+    fcntl(fds[1], F_SETFD, FD_CLOEXEC);
+    p->ready_fd = fds[1];
+    setsid();
+    null = open("/dev/null", O_RDWR);
+    if (null >= 0) {
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        if (null > STDERR_FILENO)
+            close(null);
+    }
+    return 0;
+}
+
+static void report_failure(struct program *p, const GError *error)
+{
+    g_autofree char *line = g_strdup_printf("dstack-mount: %s", error->message);
+
+    status_write(p->status_file, "failed", p->mountpoint, error->message, NULL);
+    if (p->ready_fd >= 0) {
+        ssize_t written = write(p->ready_fd, line, strlen(line));
+
+        (void)written;
+    } else {
+        fprintf(stderr, "%s\n", line);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct program p = {.ready_fd = -1};
+    g_autoptr(GError) error = NULL;
+    sigset_t signals;
+
+    if (!parse_arguments(&p, &argc, &argv, &error)) {
+        fprintf(stderr, "dstack-mount: %s\n", error->message);
+        return 2;
+    }
+    if (p.version) {
+        printf("dstack-mount %s\n", DSTACK_VERSION);
+        return 0;
+    }
+    split_options(&p);
+    if (p.status_file) {
+        g_autofree char *relative = p.status_file;
+
+        p.status_file = g_canonicalize_filename(relative, NULL);
+    }
+    if (!p.foreground) {
+        int parent = daemonise(&p);
+
+        if (parent)
+            return parent - 1;
+    }
+    set_signals(&signals);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* every thread inherits it; one waits for them */
+    signal(SIGPIPE, SIG_IGN);
+    if (!serve(&p, &error)) {
+        report_failure(&p, error);
+        return 1;
+    }
+    if (!atomic_load(&p.failed))
+        status_write(p.status_file, "done", p.mountpoint, NULL, NULL);
+    return atomic_load(&p.failed) ? 1 : 0;
+}
