@@ -46,6 +46,9 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
     }
     if (error != ENOENT)
         return error;
+    if (name_is_hidden(fs, parent_ino, name))
+        return EPERM;
+    error = 0;
     parent = inode_get(fs, parent_ino);
     if (!parent)
         return ENOENT;
