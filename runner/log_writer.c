@@ -130,6 +130,16 @@ void log_writer_add(struct log_writer *writer, const char *data, size_t size)
     pthread_mutex_unlock(&writer->lock);
 }
 
+bool log_writer_has_room(struct log_writer *writer)
+{
+    bool room;
+
+    pthread_mutex_lock(&writer->lock);
+    room = writer->unsaved->len < UNSAVED_MAX;
+    pthread_mutex_unlock(&writer->lock);
+    return room;
+}
+
 bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, GError **error)
 {
     guint left;

@@ -15,6 +15,9 @@ struct log_writer *log_writer_open(struct store *root, const char *repo, const c
                                    GError **error);
 void log_writer_add(struct log_writer *writer, const char *data, size_t size);
 
+/* Whether log_writer_add would not wait. */
+bool log_writer_has_room(struct log_writer *writer);
+
 /* Saves what is left, for at most TIMEOUT_MS; false and *ERROR when something was lost. Frees the
  * writer in either case. */
 bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, GError **error);

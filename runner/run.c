@@ -95,3 +95,11 @@ int64_t run_now_ms(void)
 {
     return g_get_real_time() / 1000;
 }
+
+char *run_artifact_prefix(const char *repo, const char *name, const char *path)
+{
+    while (g_str_has_prefix(path, "./") || g_str_has_prefix(path, "~/") || *path == '/')
+        path += *path == '/' ? 1 : 2;
+    return g_strdup_printf("artifacts/%s/%s/%s%s", repo, name, path,
+                           g_str_has_suffix(path, "/") ? "" : "/");
+}

@@ -97,6 +97,9 @@ void run_add_dep(struct run *run, const char *repo, const char *from, const char
  * 1 to 100 bytes. */
 bool run_name_is_valid(const char *name);
 
+/* Where the files of artifact PATH are, with a '/' at the end. */
+char *run_artifact_prefix(const char *repo, const char *name, const char *path);
+
 /* The document's text. */
 char *run_format(const struct run *run, size_t *size);
 

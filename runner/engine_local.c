@@ -1,0 +1,153 @@
+/* The local engine: dstack-runner as a background process of this machine.
+ *
+ * shape:  forked twice with a session of its own, so that the terminal may close; its own messages
+ *         go to $DSTACK_HOME/runners/REPO/RUN.log. The job's name is "PID START MACHINE".
+ */
+#include "config/autofd.h"
+#include "config/error.h"
+#include "runner/engine.h"
+#include "runner/lost.h"
+#include "runner/machine.h"
+#include "runner/process.h"
+#include "runner/work_dir.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int open_log(const struct run *run, GError **error)
+{
+    g_autofree char *home = work_dir_home();
+    g_autofree char *dir = g_build_filename(home, "runners", run->repo, NULL);
+    g_autofree char *path = g_strdup_printf("%s/%s.log", dir, run->name);
+    int fd = -1;
+
+    if (g_mkdir_with_parents(dir, 0700) == 0)
+        fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0)
+        error_set_errno(error, errno, "open %s", path);
+    return fd;
+}
+
+static void add_option(GPtrArray *argv, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    g_ptr_array_add(argv, g_strdup(name));
+    g_ptr_array_add(argv, g_strdup(value));
+}
+
+static char **arguments(const struct run_root *root, const struct run *run, GError **error)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+    char *program = program_find("dstack-runner", error);
+
+    if (!program)
+        return NULL;
+    g_ptr_array_add(argv, program);
+    add_option(argv, "--root", root->url);
+    add_option(argv, "--endpoint", root->options.endpoint);
+    add_option(argv, "--region", root->options.region);
+    add_option(argv, "--profile", root->options.profile);
+    add_option(argv, "--cacert", root->options.cacert);
+    if (root->options.virtual_host)
+        g_ptr_array_add(argv, g_strdup("--virtual-host"));
+    g_ptr_array_add(argv, g_strdup(run->repo));
+    g_ptr_array_add(argv, g_strdup(run->name));
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
+}
+
+/* The middle process: starts the runner in a session of its own, says its PID (0: it could not be
+ * started), and is gone, so that the runner is nobody's child. */
+static void G_GNUC_NORETURN start_and_leave(const struct process_options *options, int report)
+{
+    pid_t pid = 0;
+
+    if (!process_start(options, &pid, NULL))
+        pid = 0;
+    _exit(write(report, &pid, sizeof pid) == sizeof pid ? 0 : 1);
+}
+
+static bool detach(const struct process_options *options, pid_t *pid, GError **error)
+{
+    g_auto(fd_t) reading = -1, writing = -1;
+    pid_t middle;
+    int pipes[2];
+    bool told;
+
+    if (pipe2(pipes, O_CLOEXEC) != 0)
+        return error_set_errno(error, errno, "start the runner");
+    reading = pipes[0];
+    writing = pipes[1];
+    middle = fork();
+    if (middle < 0)
+        return error_set_errno(error, errno, "start the runner");
+    if (middle == 0)
+        start_and_leave(options, writing);
+    fd_close(&writing);
+    told = TEMP_FAILURE_RETRY(read(reading, pid, sizeof *pid)) == sizeof *pid;
+    while (waitpid(middle, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return (told && *pid > 0) || error_set(error, EIO, "%s could not be started", options->argv[0]);
+}
+
+static bool submit(const struct run_root *root, const struct run *run, char **job, GError **error)
+{
+    g_auto(GStrv) argv = arguments(root, run, error);
+    g_auto(GStrv) env = g_get_environ();
+    g_auto(fd_t) log = argv ? open_log(run, error) : -1;
+    struct process_options options = {.argv = argv, .env = env, .cwd = "/", .output = log};
+    g_autofree char *machine = machine_id();
+    pid_t pid;
+
+    if (log < 0 || !detach(&options, &pid, error))
+        return false;
+    *job =
+        g_strdup_printf("%d %" G_GUINT64_FORMAT " %s", (int)pid, process_start_ticks(pid), machine);
+    return true;
+}
+
+/* False: it is not on this machine, or the name is damaged. */
+static bool is_here(const struct run *run, pid_t *pid, uint64_t *start_ticks)
+{
+    g_auto(GStrv) parts = g_strsplit(run->engine_job ? run->engine_job : "", " ", 3);
+    g_autofree char *machine = machine_id();
+    guint64 number;
+
+    if (g_strv_length(parts) != 3 || strcmp(parts[2], machine) != 0 ||
+        !g_ascii_string_to_unsigned(parts[0], 10, 2, G_MAXINT32, &number, NULL) ||
+        !g_ascii_string_to_unsigned(parts[1], 10, 0, G_MAXINT64, start_ticks, NULL))
+        return false;
+    *pid = (pid_t)number;
+    return true;
+}
+
+static bool status(const struct run *run, enum engine_state *state, GError **error)
+{
+    uint64_t start_ticks;
+    pid_t pid;
+
+    *state = ENGINE_UNKNOWN;
+    if (is_here(run, &pid, &start_ticks))
+        *state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
+    return true;
+}
+
+static bool cancel(const struct run *run, GError **error)
+{
+    uint64_t start_ticks;
+    pid_t pid;
+
+    if (!is_here(run, &pid, &start_ticks))
+        return error_set(error, ENOTSUP, "run %s is on another machine (%s)", run->name,
+                         run->owner.host ? run->owner.host : "unknown");
+    if (process_is_alive(pid, start_ticks) && kill(-pid, SIGKILL) != 0 && errno != ESRCH)
+        return error_set_errno(error, errno, "end the runner of %s", run->name);
+    run_clean_remains(run);
+    return true;
+}
+
+const struct engine engine_local = {"local", submit, status, cancel};

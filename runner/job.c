@@ -1,0 +1,232 @@
+#include "runner/job.h"
+#include "config/error.h"
+#include "config/log.h"
+#include "runner/job_commands.h"
+#include "runner/job_files.h"
+#include "runner/machine.h"
+#include "runner/work_dir.h"
+#include <unistd.h>
+
+enum {
+    SUBMITTED_MS = 60000, /* for the submitter to note what the engine called the job */
+    LOOK_AGAIN_MS = 50,
+    MOVE_FOR_S = 600, /* a store that is away must not make a finished job a lost one */
+    MOVE_AGAIN_MS = 2000,
+    LOGS_MS = 60000,
+};
+
+struct job {
+    struct store *root;
+    const struct run_root *where;
+    struct run *run;
+    struct job_watch watch;
+    struct log_writer *log;
+    struct mounts *mounts;
+    struct job_end end;
+    int signals;
+    bool keep_work_dir; /* it holds what could not be saved */
+    GError *taken;      /* the document is no longer ours, or cannot be written: stop writing */
+};
+
+/* --- the document --- */
+
+static bool is_passing(const GError *error)
+{
+    return error_is(error, ETIMEDOUT) || error_is(error, EHOSTUNREACH) || error_is(error, EIO);
+}
+
+static bool move(struct job *job, enum run_status to, const char *reason)
+{
+    int64_t until_us = g_get_monotonic_time() + (int64_t)MOVE_FOR_S * G_USEC_PER_SEC;
+
+    while (!job->taken) {
+        g_autoptr(GError) error = NULL;
+
+        if (run_store_move(job->root, job->run, to, reason, &error))
+            return true;
+        if (!is_passing(error) || g_get_monotonic_time() > until_us) {
+            log_error("%s", error->message);
+            job->taken = g_steal_pointer(&error);
+        } else {
+            log_warning("%s; trying again", error->message);
+            g_usleep(MOVE_AGAIN_MS * 1000);
+        }
+    }
+    return false;
+}
+
+static struct run *wait_submitted(struct store *root, const char *repo, const char *name,
+                                  GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + (int64_t)SUBMITTED_MS * 1000;
+
+    for (;;) {
+        g_autoptr(Run) run = run_store_load(root, repo, name, error);
+
+        if (!run || run->status != RUN_PENDING)
+            return g_steal_pointer(&run);
+        if (g_get_monotonic_time() > until_us) {
+            run_store_move(root, run, RUN_FAILED, "it was never submitted", NULL);
+            error_set(error, ETIMEDOUT, "run %s was never submitted", name);
+            return NULL;
+        }
+        g_usleep(LOOK_AGAIN_MS * 1000);
+    }
+}
+
+static bool take(struct job *job, GError **error)
+{
+    struct run *run = job->run;
+
+    if (run->status != RUN_SUBMITTED)
+        return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
+                         run_status_name(run->status));
+    g_free(run->owner.host);
+    g_free(run->owner.machine);
+    run->owner.host = g_strdup(g_get_host_name());
+    run->owner.machine = machine_id();
+    run->owner.pid = getpid();
+    run->owner.start_ticks = process_start_ticks(getpid());
+    if (run->started_ms == 0)
+        run->started_ms = run_now_ms();
+    return work_dir_create(run, error) &&
+           run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error);
+}
+
+/* --- the steps --- */
+
+static void note_wish(enum stop_wish wish, void *user)
+{
+    struct job *job = user;
+    enum run_status to = wish == STOP_ABORT ? RUN_ABORTING : RUN_STOPPING;
+
+    if (job->run->status != to)
+        move(job, to, NULL);
+}
+
+static bool prepare(struct job *job, GError **error)
+{
+    const struct run *run = job->run;
+
+    job->log = log_writer_open(job->root, run->repo, run->name, error);
+    if (!job->log || !job_files_fetch(job->root, run, &job->watch.stop, error))
+        return false;
+    job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
+    return job->mounts != NULL;
+}
+
+static void fail(struct job *job, const GError *error)
+{
+    if (!job->end.reason)
+        job->end.reason = g_strdup(error->message);
+    log_error("%s", error->message);
+}
+
+static void run_commands(struct job *job)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!prepare(job, &error)) {
+        job->end.wish = job_watch_wish(&job->watch);
+        if (job->end.wish == STOP_NONE)
+            fail(job, error);
+        else
+            note_wish(job->end.wish, job);
+        return;
+    }
+    if (!move(job, RUN_RUNNING, NULL))
+        return;
+    if (!job_commands_run(job->run, &job->watch, job->log, job->mounts, job->signals, note_wish,
+                          job, &job->end, &error))
+        fail(job, error);
+}
+
+/* Artifacts of both kinds. What is mounted is saved even at an abort: it is in the store already.
+ */
+static void save(struct job *job, bool ran)
+{
+    g_autoptr(GError) unsaved = NULL;
+    g_autoptr(GError) unmounted = NULL;
+
+    if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
+        fail(job, unmounted);
+    if (!ran || job->taken || job_watch_wish(&job->watch) == STOP_ABORT)
+        return;
+    if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
+        job_watch_wish(&job->watch) == STOP_ABORT)
+        return;
+    g_free(job->end.reason);
+    job->end.reason =
+        g_strdup_printf("%s; it is kept in %s", unsaved->message, job->run->owner.work_dir);
+    log_error("%s", job->end.reason);
+    job->keep_work_dir = true;
+}
+
+static void clean(struct job *job)
+{
+    g_autoptr(GError) error = NULL;
+
+    mounts_detach(job->run->owner.work_dir);
+    if (!job->keep_work_dir && !tree_remove(job->run->owner.work_dir, &error))
+        log_warning("%s", error->message);
+}
+
+static void close_log(struct job *job)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (job->log && !log_writer_close(g_steal_pointer(&job->log), LOGS_MS, &error))
+        fail(job, error);
+}
+
+/* The last move: by what was asked for, then by how it went. */
+static void conclude(struct job *job)
+{
+    if (job_watch_wish(&job->watch) == STOP_ABORT) {
+        note_wish(STOP_ABORT, job);
+        move(job, RUN_ABORTED, NULL);
+    } else if (job->end.reason) {
+        move(job, RUN_FAILED, job->end.reason);
+    } else {
+        move(job, job->run->status == RUN_STOPPING ? RUN_STOPPED : RUN_DONE, NULL);
+    }
+}
+
+static bool run_taken(struct job *job, GError **error)
+{
+    bool ran;
+
+    if (!job_watch_start(&job->watch, job->root, job->run, error))
+        return false;
+    run_commands(job);
+    ran = job->run->status != RUN_DOWNLOADING && job->end.exit_code >= 0;
+    job->run->exit_code = job->end.exit_code;
+    if (job->run->status == RUN_RUNNING)
+        move(job, RUN_UPLOADING, NULL);
+    save(job, ran);
+    close_log(job);
+    clean(job);
+    conclude(job);
+    job_watch_stop(&job->watch);
+    return true;
+}
+
+bool job_run(struct store *root, const struct run_root *where, const char *repo, const char *name,
+             int signals, GError **error)
+{
+    struct job job = {.root = root, .where = where, .signals = signals};
+    g_autoptr(Run) run = wait_submitted(root, repo, name, error);
+    bool fine;
+
+    job.run = run;
+    job.end.exit_code = -1;
+    if (!run || !take(&job, error))
+        return false;
+    fine = run_taken(&job, error);
+    g_free(job.end.reason);
+    if (job.taken) {
+        g_propagate_error(error, job.taken);
+        return false;
+    }
+    return fine;
+}

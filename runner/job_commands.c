@@ -1,0 +1,205 @@
+/* One loop on the runner's main thread: output, the ends of children, wishes, the grace.
+ *
+ *   running ──wish: stop, or a mount died──▶ ending (SIGTERM, grace) ──grace over──▶ SIGKILL
+ *   running ──wish: abort─────────────────────────────────────────────────────────▶ SIGKILL
+ *
+ * The commands have ended when bash has; what it left in the background is ended then.
+ */
+#include "runner/job_commands.h"
+#include "config/autofd.h"
+#include "config/error.h"
+#include "config/log.h"
+#include "runner/machine.h"
+#include "runner/process.h"
+#include "runner/provider.h"
+#include "runner/work_dir.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+enum { OUTPUT_BLOCK = 65536, IDLE_MS = 1000, FULL_MS = 50, LEFTOVER_MS = 2000, KILL_MS = 5000 };
+
+struct loop {
+    const struct run *run;
+    struct job_watch *watch;
+    struct log_writer *log;
+    struct mounts *mounts;
+    job_stopping *stopping;
+    void *user;
+    struct job_end *end;
+    int signals, output;
+    pid_t pid;       /* of bash; its process group too */
+    int wait_status; /* valid when ended */
+    bool ended, killed;
+    int64_t kill_us; /* 0: not ending */
+};
+
+/* False at the end of the output. */
+static bool read_output(struct loop *loop)
+{
+    char block[OUTPUT_BLOCK];
+    ssize_t got = TEMP_FAILURE_RETRY(read(loop->output, block, sizeof block));
+
+    if (got > 0)
+        log_writer_add(loop->log, block, (size_t)got);
+    return got > 0 || (got < 0 && errno == EAGAIN);
+}
+
+static void kill_now(struct loop *loop)
+{
+    kill(-loop->pid, SIGKILL);
+    processes_signal(JOB_VARIABLE, loop->run->id, SIGKILL);
+    loop->killed = true;
+}
+
+static void begin_end(struct loop *loop)
+{
+    if (loop->kill_us)
+        return;
+    kill(-loop->pid, SIGTERM);
+    kill(-loop->pid, SIGCONT); /* a stopped process could not act on it */
+    loop->kill_us = g_get_monotonic_time() + (int64_t)loop->run->grace_s * G_USEC_PER_SEC;
+}
+
+static void heed_wish(struct loop *loop)
+{
+    enum stop_wish wish = job_watch_wish(loop->watch);
+    uint64_t count;
+
+    if (read(loop->watch->fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_warning("cannot read the stop event");
+    if (wish <= loop->end->wish)
+        return;
+    loop->end->wish = wish;
+    loop->stopping(wish, loop->user);
+    if (wish == STOP_ABORT)
+        kill_now(loop);
+    else
+        begin_end(loop);
+}
+
+static void reap(struct loop *loop)
+{
+    g_autoptr(GError) died = NULL;
+    int wait_status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+        if (pid == loop->pid) {
+            loop->wait_status = wait_status;
+            loop->ended = true;
+        } else if (!died && mounts_ended(loop->mounts, pid, wait_status, &died)) {
+            log_error("%s", died->message);
+            if (!loop->end->reason)
+                loop->end->reason = g_strdup(died->message);
+            begin_end(loop);
+        }
+    }
+}
+
+static void heed_signals(struct loop *loop)
+{
+    struct signalfd_siginfo info;
+
+    while (read(loop->signals, &info, sizeof info) == sizeof info)
+        if (info.ssi_signo != SIGCHLD)
+            job_watch_ask(loop->watch, STOP_GRACEFUL);
+    reap(loop);
+}
+
+static int timeout_ms(const struct loop *loop, bool room)
+{
+    int64_t left_us = loop->kill_us - g_get_monotonic_time();
+    int limit = room ? IDLE_MS : FULL_MS;
+
+    if (!loop->kill_us || loop->killed)
+        return limit;
+    return (int)CLAMP(left_us / 1000 + 1, 0, limit);
+}
+
+static void wait_for_end(struct loop *loop)
+{
+    heed_wish(loop);
+    while (!loop->ended) {
+        bool room = log_writer_has_room(loop->log);
+        struct pollfd fds[] = {{loop->signals, POLLIN, 0},
+                               {loop->watch->fd, POLLIN, 0},
+                               {room ? loop->output : -1, POLLIN, 0}};
+
+        if (poll(fds, G_N_ELEMENTS(fds), timeout_ms(loop, room)) < 0 && errno != EINTR)
+            log_warning("poll: %s", g_strerror(errno));
+        if (fds[2].revents && !read_output(loop))
+            fd_close(&loop->output); /* closed by all: only the end is waited for */
+        heed_signals(loop);
+        heed_wish(loop);
+        if (loop->kill_us && !loop->killed && g_get_monotonic_time() >= loop->kill_us)
+            kill_now(loop);
+    }
+}
+
+/* What the commands left in the background must not outlive them, nor write on into artifacts. */
+static void end_leftovers(struct loop *loop)
+{
+    if (!processes_end(JOB_VARIABLE, loop->run->id, SIGTERM, LEFTOVER_MS))
+        processes_end(JOB_VARIABLE, loop->run->id, SIGKILL, KILL_MS);
+}
+
+static void read_rest(struct loop *loop)
+{
+    struct pollfd pollfd = {loop->output, POLLIN, 0};
+
+    while (loop->output >= 0 && poll(&pollfd, 1, 0) > 0)
+        if (!read_output(loop))
+            break;
+    fd_close(&loop->output);
+}
+
+static bool start(struct loop *loop, GError **error)
+{
+    const struct provider *provider = provider_find(loop->run->provider, error);
+    g_auto(GStrv) argv = provider ? provider->prepare(loop->run, error) : NULL;
+    g_auto(GStrv) env = provider_environment(loop->run);
+    g_autofree char *cwd = work_dir_commands(loop->run);
+    struct process_options options = {
+        .argv = argv, .env = env, .cwd = cwd, .parent_death = SIGKILL};
+    g_auto(fd_t) writing = -1;
+    int pipes[2];
+
+    if (!argv)
+        return false;
+    if (pipe2(pipes, O_CLOEXEC) != 0)
+        return error_set_errno(error, errno, "make a pipe");
+    loop->output = pipes[0];
+    writing = options.output = pipes[1];
+    if (process_start(&options, &loop->pid, error) && fcntl(loop->output, F_SETFL, O_NONBLOCK) == 0)
+        return true;
+    fd_close(&loop->output);
+    return false;
+}
+
+bool job_commands_run(const struct run *run, struct job_watch *watch, struct log_writer *log,
+                      struct mounts *mounts, int signals, job_stopping *stopping, void *user,
+                      struct job_end *end, GError **error)
+{
+    struct loop loop = {.run = run,
+                        .watch = watch,
+                        .log = log,
+                        .mounts = mounts,
+                        .stopping = stopping,
+                        .user = user,
+                        .end = end,
+                        .signals = signals,
+                        .output = -1};
+
+    if (!start(&loop, error))
+        return false;
+    wait_for_end(&loop);
+    end_leftovers(&loop);
+    read_rest(&loop);
+    end->exit_code = process_exit_code(loop.wait_status);
+    if (!end->reason && end->wish == STOP_NONE && loop.wait_status != 0)
+        end->reason = process_exit_text(loop.wait_status);
+    return true;
+}

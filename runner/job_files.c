@@ -1,0 +1,80 @@
+#include "runner/job_files.h"
+#include "config/error.h"
+#include "runner/code.h"
+#include "runner/work_dir.h"
+#include "storage/transfer.h"
+#include <sys/stat.h>
+
+static bool make_directory(const char *path, const char *artifact, GError **error)
+{
+    struct stat st;
+
+    if (g_mkdir_with_parents(path, 0755) != 0)
+        return error_set_errno(error, errno, "make the directory of artifact %s", artifact);
+    if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+        return error_set(error, ENOTDIR, "artifact %s is a file: name its directory", artifact);
+    return true;
+}
+
+static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
+                      const int *stop, GError **error)
+{
+    const char *repo = dep->repo ? dep->repo : run->repo;
+    g_autofree char *prefix = run_artifact_prefix(repo, dep->run, dep->path);
+    g_autofree char *path = work_dir_path(run, dep->path);
+    struct transfer_options options = {.stop = stop};
+    struct transfer_result result = {0};
+
+    if (!make_directory(path, dep->path, error))
+        return false;
+    if (!transfer_download(root, prefix, path, &options, &result, error)) {
+        g_prefix_error(error, "dep %s of %s: ", dep->path, dep->run);
+        return false;
+    }
+    return result.files > 0 ||
+           error_set(error, ENOENT, "dep %s: run %s has no such artifact", dep->path, dep->run);
+}
+
+bool job_files_fetch(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    g_autofree char *code = g_build_filename(run->owner.work_dir, "code", NULL);
+    g_autofree char *commands = work_dir_commands(run);
+
+    if (run->code_sha256 && !code_restore(root, run->code_sha256, code, error))
+        return false;
+    if (!g_file_test(commands, G_FILE_TEST_IS_DIR))
+        return error_set(error, ENOENT, "working_dir %s is not in the code (does git ignore it?)",
+                         run->working_dir);
+    for (guint i = 0; i < run->deps->len; i++)
+        if (!fetch_dep(root, run, run->deps->pdata[i], stop, error))
+            return false;
+    for (guint i = 0; i < run->artifacts->len; i++) {
+        const struct run_artifact *artifact = run->artifacts->pdata[i];
+        g_autofree char *path = work_dir_path(run, artifact->path);
+
+        if (!make_directory(path, artifact->path, error))
+            return false;
+    }
+    return true;
+}
+
+bool job_files_save(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    struct transfer_options options = {.stop = stop};
+    bool fine = true;
+
+    for (guint i = 0; i < run->artifacts->len; i++) {
+        const struct run_artifact *artifact = run->artifacts->pdata[i];
+        g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
+        g_autofree char *path = work_dir_path(run, artifact->path);
+        g_autoptr(GError) failed = NULL;
+
+        if (artifact->mount || transfer_upload(path, root, prefix, &options, NULL, &failed))
+            continue;
+        if (fine)
+            error_set(error, error_errno(failed), "artifact %s was not saved: %s", artifact->path,
+                      failed->message);
+        fine = false;
+    }
+    return fine;
+}

@@ -1,0 +1,180 @@
+/* dstack-runner: one job on this machine. Started by an engine.
+ *
+ * shape:   two processes. The keeper (the one that was started) waits for the worker, which runs
+ *          the job; when the worker died without finishing, the keeper ends what is left and says
+ *          so in the run's document. It is the subreaper of the job, so nothing of it gets away.
+ * threads: the keeper has none until the worker is gone; the worker's main thread runs the job.
+ */
+#include "config/autofd.h"
+#include "config/error.h"
+#include "config/log.h"
+#include "runner/job.h"
+#include "runner/lost.h"
+#include "runner/run_store.h"
+#include "runner/work_dir.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct arguments {
+    struct run_root where;
+    const char *repo, *run;
+};
+
+static struct store *open_root(const struct run_root *where, GError **error)
+{
+    return store_open(where->url, &where->options, error);
+}
+
+static int complain(const GError *error)
+{
+    log_error("%s", error->message);
+    return 1;
+}
+
+static int work(const struct arguments *arguments)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Store) root = NULL;
+    g_auto(fd_t) signals = -1;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    root = open_root(&arguments->where, &error);
+    if (!root ||
+        !job_run(root, &arguments->where, arguments->repo, arguments->run, signals, &error))
+        return complain(error);
+    return 0;
+}
+
+/* --- the keeper --- */
+
+static pid_t worker; /* for the signal handler; set before it is installed */
+
+static void pass_on(int number)
+{
+    kill(worker, number);
+}
+
+static int wait_worker(void)
+{
+    int wait_status = 0, other;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &other, 0)) != worker) /* others: orphans of the job */
+        if (pid < 0 && errno != EINTR)
+            break;
+    if (pid == worker)
+        wait_status = other;
+    return wait_status;
+}
+
+/* Whatever the job started and nobody else ended is our child now. */
+static void end_children(void)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/task/%d/children", (int)getpid());
+
+    for (int i = 0; i < 1000; i++) {
+        g_autofree char *text = NULL;
+        g_auto(GStrv) pids = NULL;
+
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+        if (!g_file_get_contents(path, &text, NULL, NULL) || !*g_strstrip(text))
+            return;
+        pids = g_strsplit(text, " ", -1);
+        for (char **pid = pids; *pid; pid++)
+            if (atoi(*pid) > 1)
+                kill(atoi(*pid), SIGKILL);
+        g_usleep(10000);
+    }
+    log_warning("some processes of the job do not end");
+}
+
+static bool settle(const struct arguments *arguments, GError **error)
+{
+    g_autoptr(Store) root = open_root(&arguments->where, error);
+    g_autoptr(Run) run = NULL;
+
+    if (!root)
+        return false;
+    run = run_store_load(root, arguments->repo, arguments->run, error);
+    if (!run)
+        return false;
+    if (run_status_is_final(run->status) || run->owner.pid != worker)
+        return true;
+    return run_settle_lost(root, run, error);
+}
+
+static int keep(const struct arguments *arguments)
+{
+    g_autoptr(GError) error = NULL;
+    int wait_status;
+
+    signal(SIGTERM, pass_on);
+    signal(SIGINT, pass_on);
+    signal(SIGHUP, SIG_IGN);
+    wait_status = wait_worker();
+    if (wait_status != 0 && !settle(arguments, &error))
+        complain(error);
+    end_children();
+    return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 1;
+}
+
+static bool parse(int argc, char **argv, struct arguments *arguments, GError **error)
+{
+    gboolean version = FALSE, virtual_host = FALSE;
+    struct store_options *options = &arguments->where.options;
+    GOptionEntry entries[] = {
+        {"root", 0, 0, G_OPTION_ARG_STRING, &arguments->where.url, "the store's URL", "URL"},
+        {"endpoint", 0, 0, G_OPTION_ARG_STRING, &options->endpoint, "of an S3 server", "URL"},
+        {"region", 0, 0, G_OPTION_ARG_STRING, &options->region, "of the bucket", "REGION"},
+        {"profile", 0, 0, G_OPTION_ARG_STRING, &options->profile, "of credentials", "NAME"},
+        {"cacert", 0, 0, G_OPTION_ARG_STRING, &options->cacert, "certificates to trust", "FILE"},
+        {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &virtual_host, "bucket.host addressing", NULL},
+        {"version", 0, 0, G_OPTION_ARG_NONE, &version, "print the version", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL}};
+    g_autoptr(GOptionContext) context = g_option_context_new("REPO RUN");
+
+    g_option_context_set_summary(context, "Runs one job on this machine; started by an engine.");
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, error))
+        return false;
+    if (version) {
+        printf("dstack-runner %s\n", DSTACK_VERSION);
+        exit(0);
+    }
+    options->virtual_host = virtual_host;
+    if (!arguments->where.url || argc != 3)
+        return error_set(error, EINVAL, "usage: dstack-runner --root URL REPO RUN");
+    arguments->repo = g_strdup(argv[1]);
+    arguments->run = g_strdup(argv[2]);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    struct arguments arguments = {0};
+
+    if (!parse(argc, argv, &arguments, &error)) {
+        fprintf(stderr, "dstack-runner: %s\n", error->message);
+        return 2;
+    }
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    worker = fork();
+    if (worker < 0) {
+        fprintf(stderr, "dstack-runner: fork: %s\n", g_strerror(errno));
+        return 1;
+    }
+    return worker == 0 ? work(&arguments) : keep(&arguments);
+}

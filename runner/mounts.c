@@ -1,0 +1,225 @@
+#include "runner/mounts.h"
+#include "config/autofd.h"
+#include "config/error.h"
+#include "config/log.h"
+#include "runner/machine.h"
+#include "runner/mount_status.h"
+#include "runner/process.h"
+#include "runner/work_dir.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+enum { READY_MS = 60000, DRAIN_S = 600, LOOK_AGAIN_MS = 10 };
+
+struct mount {
+    char *artifact, *path, *status_file, *log_file;
+    pid_t pid; /* 0: not running */
+};
+
+struct mounts {
+    GPtrArray *all; /* struct mount* */
+};
+
+static void mount_free(gpointer data)
+{
+    struct mount *mount = data;
+
+    g_free(mount->artifact);
+    g_free(mount->path);
+    g_free(mount->status_file);
+    g_free(mount->log_file);
+    g_free(mount);
+}
+
+static void add_option(GPtrArray *argv, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    g_ptr_array_add(argv, g_strdup(name));
+    g_ptr_array_add(argv, g_strdup(value));
+}
+
+static char **arguments(const struct run_root *root, const struct run *run,
+                        const struct mount *mount, GError **error)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, mount->artifact);
+    g_autofree char *drain = g_strdup_printf("%d", DRAIN_S);
+    char *program = program_find("dstack-mount", error);
+
+    if (!program)
+        return NULL;
+    prefix[strlen(prefix) - 1] = '\0';
+    g_ptr_array_add(argv, program);
+    g_ptr_array_add(argv, g_strdup_printf("%s%s%s", root->url,
+                                          g_str_has_suffix(root->url, "/") ? "" : "/", prefix));
+    g_ptr_array_add(argv, g_strdup(mount->path));
+    g_ptr_array_add(argv, g_strdup("-f"));
+    add_option(argv, "--status-file", mount->status_file);
+    add_option(argv, "--drain-timeout", drain);
+    add_option(argv, "--endpoint", root->options.endpoint);
+    add_option(argv, "--region", root->options.region);
+    add_option(argv, "--profile", root->options.profile);
+    add_option(argv, "--cacert", root->options.cacert);
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
+}
+
+static bool start(const struct run_root *root, const struct run *run, struct mount *mount,
+                  GError **error)
+{
+    g_auto(GStrv) argv = arguments(root, run, mount, error);
+    g_auto(GStrv) env = g_environ_setenv(g_get_environ(), MOUNT_VARIABLE, run->id, TRUE);
+    struct process_options options = {.argv = argv, .env = env, .parent_death = SIGTERM};
+    g_auto(fd_t) output = -1;
+
+    if (!argv)
+        return false;
+    output = open(mount->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (output < 0)
+        return error_set_errno(error, errno, "open %s", mount->log_file);
+    options.output = output;
+    return process_start(&options, &mount->pid, error);
+}
+
+/* The last line that a mount wrote, for a death without a word in its status file. */
+static char *last_words(const struct mount *mount)
+{
+    g_autofree char *text = NULL;
+    char *line;
+
+    if (!g_file_get_contents(mount->log_file, &text, NULL, NULL))
+        return NULL;
+    g_strchomp(text);
+    line = strrchr(text, '\n');
+    return *text ? g_strdup(line ? line + 1 : text) : NULL;
+}
+
+static bool explain(const struct mount *mount, int wait_status, GError **error)
+{
+    g_autofree char *how = process_exit_text(wait_status);
+    g_autofree char *words = NULL;
+    struct mount_status status;
+
+    mount_status_read(mount->status_file, &status);
+    words = status.error ? g_strdup(status.error) : last_words(mount);
+    error_set(error, EIO, "the mount of %s ended (%s)%s%s%s%s", mount->artifact, how,
+              words ? ": " : "", words ? words : "", status.unsaved ? "; not saved: " : "",
+              status.unsaved ? status.unsaved : "");
+    mount_status_clear(&status);
+    return false;
+}
+
+static bool wait_ready(struct mount *mount, int64_t until_us, const int *stop, GError **error)
+{
+    for (;;) {
+        struct mount_status status;
+        int wait_status;
+        bool ready;
+
+        mount_status_read(mount->status_file, &status);
+        ready = status.ready;
+        mount_status_clear(&status);
+        if (waitpid(mount->pid, &wait_status, WNOHANG) == mount->pid) {
+            mount->pid = 0;
+            return explain(mount, wait_status, error);
+        }
+        if (ready)
+            return true;
+        if (__atomic_load_n(stop, __ATOMIC_ACQUIRE))
+            return error_set(error, ECANCELED, "stopped while %s was mounted", mount->artifact);
+        if (g_get_monotonic_time() > until_us)
+            return error_set(error, ETIMEDOUT, "%s was not mounted after %d s", mount->artifact,
+                             READY_MS / 1000);
+        g_usleep(LOOK_AGAIN_MS * 1000);
+    }
+}
+
+struct mounts *mounts_start(const struct run_root *root, const struct run *run, const int *stop,
+                            GError **error)
+{
+    struct mounts *mounts = g_new0(struct mounts, 1);
+    int64_t until_us = g_get_monotonic_time() + (int64_t)READY_MS * 1000;
+    bool fine = true;
+
+    mounts->all = g_ptr_array_new_with_free_func(mount_free);
+    for (guint i = 0; i < run->artifacts->len && fine; i++) {
+        const struct run_artifact *artifact = run->artifacts->pdata[i];
+        struct mount *mount;
+
+        if (!artifact->mount)
+            continue;
+        mount = g_new0(struct mount, 1);
+        mount->artifact = g_strdup(artifact->path);
+        mount->path = work_dir_path(run, artifact->path);
+        mount->status_file = g_strdup_printf("%s/mount-%u.json", run->owner.work_dir, i);
+        mount->log_file = g_strdup_printf("%s/mount-%u.log", run->owner.work_dir, i);
+        g_ptr_array_add(mounts->all, mount);
+        fine = start(root, run, mount, error);
+    }
+    for (guint i = 0; i < mounts->all->len && fine; i++)
+        fine = wait_ready(mounts->all->pdata[i], until_us, stop, error);
+    if (fine)
+        return mounts;
+    mounts_stop(mounts, NULL);
+    return NULL;
+}
+
+bool mounts_ended(struct mounts *mounts, pid_t pid, int wait_status, GError **error)
+{
+    for (guint i = 0; mounts && i < mounts->all->len; i++) {
+        struct mount *mount = mounts->all->pdata[i];
+
+        if (mount->pid == pid) {
+            mount->pid = 0;
+            explain(mount, wait_status, error);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool wait_end(struct mount *mount, int64_t until_us, GError **error)
+{
+    int wait_status;
+
+    while (waitpid(mount->pid, &wait_status, WNOHANG) == 0) {
+        if (g_get_monotonic_time() > until_us) {
+            log_warning("the mount of %s does not end and is killed", mount->artifact);
+            kill(mount->pid, SIGKILL);
+            waitpid(mount->pid, &wait_status, 0);
+            break;
+        }
+        g_usleep(LOOK_AGAIN_MS * 1000);
+    }
+    mount->pid = 0;
+    return wait_status == 0 || explain(mount, wait_status, error);
+}
+
+bool mounts_stop(struct mounts *mounts, GError **error)
+{
+    /* A moment longer than the mount gives itself. */
+    int64_t until_us = g_get_monotonic_time() + (int64_t)(DRAIN_S + 10) * G_USEC_PER_SEC;
+    bool fine = true;
+
+    if (!mounts)
+        return true;
+    for (guint i = 0; i < mounts->all->len; i++) {
+        struct mount *mount = mounts->all->pdata[i];
+
+        if (mount->pid)
+            kill(mount->pid, SIGTERM);
+    }
+    for (guint i = 0; i < mounts->all->len; i++) {
+        struct mount *mount = mounts->all->pdata[i];
+
+        if (mount->pid && !wait_end(mount, until_us, fine ? error : NULL))
+            fine = false;
+        mounts_detach(mount->path);
+    }
+    g_ptr_array_unref(mounts->all);
+    g_free(mounts);
+    return fine;
+}
