@@ -1,0 +1,32 @@
+/* One try of one request on one curl easy handle: how the handle is set up, and how bytes and
+ * headers go through it. Used by the HTTP engine alone, on its threads. */
+#pragma once
+
+#include "storage/http.h"
+
+#include <curl/curl.h>
+
+struct http_position {
+    unsigned index;
+    size_t offset;
+};
+
+struct http_transfer {
+    struct http_request *request;
+    CURL *easy; /* NULL between two tries */
+    struct curl_slist *headers;
+    struct http_position sent, received;
+    int64_t start_us, deadline_us;
+    int64_t due_us; /* of the next try */
+    bool unreached; /* no try has reached a server */
+    char *overflow; /* why the answer was refused, or NULL */
+    char curl_error[CURL_ERROR_SIZE];
+};
+
+/* Makes EASY, which is fresh or reset, ready for the next try. False: the request cannot be made.
+ */
+bool http_transfer_setup(struct http_transfer *transfer, CURL *easy,
+                         const struct http_options *options, unsigned timeout_ms);
+
+/* Whether the answer's status promises the body that was asked for, and not a message. */
+bool http_transfer_is_success(const struct http_request *request);
