@@ -1,6 +1,6 @@
 #include "config/error.h"
 
-G_DEFINE_QUARK(dstack-error-quark, dstack_error)
+G_DEFINE_QUARK(dstack - error - quark, dstack_error)
 
 gboolean error_set(GError **error, int code, const char *format, ...)
 {

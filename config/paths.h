@@ -1,0 +1,5 @@
+/* Where this machine keeps its side of things: $DSTACK_HOME, or ~/.dstack. */
+#pragma once
+
+char *dstack_home(void);                  /* the caller's */
+char *dstack_home_path(const char *name); /* $DSTACK_HOME/NAME; the caller's */
