@@ -1,0 +1,187 @@
+#include "config/settings.h"
+
+#include "config/error.h"
+#include "config/paths.h"
+#include "config/schema.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+static const char *const remote_keys[] = {"name",    "storage", "endpoint", "region",
+                                          "profile", "engine",  "default",  NULL};
+
+struct remote *remote_new(const char *name, const char *storage)
+{
+    struct remote *remote = g_new0(struct remote, 1);
+
+    remote->name = g_strdup(name);
+    remote->storage = g_strdup(storage);
+    remote->engine = g_strdup("local");
+    return remote;
+}
+
+void remote_free(struct remote *remote)
+{
+    if (!remote)
+        return;
+    g_free(remote->name);
+    g_free(remote->storage);
+    g_free(remote->endpoint);
+    g_free(remote->region);
+    g_free(remote->profile);
+    g_free(remote->engine);
+    g_free(remote);
+}
+
+void settings_clear(struct settings *settings)
+{
+    g_clear_pointer(&settings->path, g_free);
+    g_clear_pointer(&settings->remotes, g_ptr_array_unref);
+}
+
+static bool read_remote(struct settings *settings, const struct yaml_node *map, GError **error)
+{
+    const char *file = settings->path;
+    struct remote *remote = remote_new(NULL, NULL);
+
+    g_ptr_array_add(settings->remotes, remote);
+    if (map->kind != YAML_MAP)
+        return schema_error(file, map, error, "a remote is a map with \"name\" and \"storage\"");
+    if (!schema_check_keys(file, map, remote_keys, "a remote", error) ||
+        !schema_text(file, map, "name", &remote->name, error) ||
+        !schema_text(file, map, "storage", &remote->storage, error) ||
+        !schema_text(file, map, "endpoint", &remote->endpoint, error) ||
+        !schema_text(file, map, "region", &remote->region, error) ||
+        !schema_text(file, map, "profile", &remote->profile, error) ||
+        !schema_text(file, map, "engine", &remote->engine, error) ||
+        !schema_bool(file, map, "default", &remote->is_default, error))
+        return false;
+    if (!remote->name || !remote->storage)
+        return schema_error(file, map, error, "a remote needs \"name\" and \"storage\"");
+    return true;
+}
+
+static bool read_settings(struct settings *settings, const char *text, size_t size, GError **error)
+{
+    static const char *const keys[] = {"remotes", NULL};
+    g_autoptr(YamlNode) top = yaml_parse(settings->path, text, size, error);
+    const struct yaml_node *list;
+
+    if (!top)
+        return false;
+    if (top->kind != YAML_MAP)
+        return schema_error(settings->path, top, error, "expected \"remotes:\" and a list");
+    if (!schema_check_keys(settings->path, top, keys, "the file", error))
+        return false;
+    list = yaml_get(top, "remotes");
+    if (list && list->kind != YAML_LIST)
+        return schema_error(settings->path, list, error, "\"remotes\" must be a list");
+    for (guint i = 0; list && i < list->items->len; i++)
+        if (!read_remote(settings, list->items->pdata[i], error))
+            return false;
+    return true;
+}
+
+bool settings_load(struct settings *settings, GError **error)
+{
+    g_autofree char *text = NULL;
+    g_autoptr(GError) why = NULL;
+    gsize size;
+
+    settings->path = dstack_home_path("config.yaml");
+    settings->remotes = g_ptr_array_new_with_free_func((GDestroyNotify)remote_free);
+    if (!g_file_get_contents(settings->path, &text, &size, &why)) {
+        if (g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+            return true;
+        return error_set(error, EIO, "%s", why->message);
+    }
+    return read_settings(settings, text, size, error);
+}
+
+static void put_text(GString *out, const char *key, const char *value)
+{
+    GString *quoted;
+
+    if (!value)
+        return;
+    quoted = g_string_new(value);
+    g_string_replace(quoted, "'", "''", 0); /* a single-quoted scalar has no other escape */
+    g_string_append_printf(out, "    %s: '%s'\n", key, quoted->str);
+    g_string_free(quoted, TRUE);
+}
+
+bool settings_save(const struct settings *settings, GError **error)
+{
+    g_autoptr(GString) out = g_string_new("remotes:\n");
+    g_autofree char *directory = g_path_get_dirname(settings->path);
+    g_autoptr(GError) why = NULL;
+
+    for (guint i = 0; i < settings->remotes->len; i++) {
+        const struct remote *remote = settings->remotes->pdata[i];
+
+        g_string_append(out, "  -\n");
+        put_text(out, "name", remote->name);
+        put_text(out, "storage", remote->storage);
+        put_text(out, "endpoint", remote->endpoint);
+        put_text(out, "region", remote->region);
+        put_text(out, "profile", remote->profile);
+        put_text(out, "engine", remote->engine);
+        if (remote->is_default)
+            g_string_append(out, "    default: true\n");
+    }
+    if (g_mkdir_with_parents(directory, 0700) != 0)
+        return error_set_errno(error, errno, "%s", directory);
+    if (!g_file_set_contents_full(settings->path, out->str, out->len,
+                                  G_FILE_SET_CONTENTS_CONSISTENT, 0600, &why))
+        return error_set(error, EIO, "%s", why->message);
+    return true;
+}
+
+static struct remote *find_named(const struct settings *settings, const char *name)
+{
+    for (guint i = 0; i < settings->remotes->len; i++) {
+        struct remote *remote = settings->remotes->pdata[i];
+
+        if (name ? strcmp(remote->name, name) == 0 : remote->is_default)
+            return remote;
+    }
+    return NULL;
+}
+
+struct remote *settings_remote(struct settings *settings, const char *name, bool *embedded,
+                               GError **error)
+{
+    struct remote *found = find_named(settings, name);
+
+    *embedded = false;
+    if (!found && !name && settings->remotes->len)
+        found = settings->remotes->pdata[0];
+    if (!found && !name) {
+        g_autofree char *path = dstack_home_path("remote");
+        g_autofree char *url = g_strconcat("file://", path, NULL);
+
+        found = remote_new("embedded", url);
+        g_ptr_array_add(settings->remotes, found);
+        *embedded = true;
+    }
+    if (!found)
+        error_set(error, ENOENT,
+                  "no remote \"%s\"; add it with dstack config --name %s --storage URL", name,
+                  name);
+    return found;
+}
+
+void settings_put(struct settings *settings, struct remote *remote)
+{
+    struct remote *old = find_named(settings, remote->name);
+
+    if (old) {
+        remote->is_default = remote->is_default || old->is_default;
+        g_ptr_array_remove(settings->remotes, old);
+    }
+    if (settings->remotes->len == 0)
+        remote->is_default = true;
+    for (guint i = 0; remote->is_default && i < settings->remotes->len; i++)
+        ((struct remote *)settings->remotes->pdata[i])->is_default = false;
+    g_ptr_array_add(settings->remotes, remote);
+}

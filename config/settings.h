@@ -1,0 +1,37 @@
+/* $DSTACK_HOME/config.yaml: the remotes.
+ *
+ * errors: EINVAL, "FILE:LINE:COLUMN: …". A file that is not there is empty settings.
+ * safety: no secrets are kept here; credentials come from the environment and ~/.aws.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+struct remote {
+    char *name;
+    char *storage;                     /* URL of ROOT */
+    char *endpoint, *region, *profile; /* may be NULL */
+    char *engine;                      /* "local" */
+    bool is_default;
+};
+
+struct settings {
+    char *path;
+    GPtrArray *remotes; /* struct remote* */
+};
+
+bool settings_load(struct settings *settings, GError **error);
+bool settings_save(const struct settings *settings, GError **error); /* whole or not at all */
+void settings_clear(struct settings *settings);
+
+struct remote *remote_new(const char *name, const char *storage);
+void remote_free(struct remote *remote);
+
+/* NAME NULL: the default one. With no remotes at all and NAME NULL, an embedded one under
+ * $DSTACK_HOME/remote; *EMBEDDED says so. The settings own what is returned. */
+struct remote *settings_remote(struct settings *settings, const char *name, bool *embedded,
+                               GError **error);
+
+/* Adds or replaces by name; the first remote, or one with is_default, becomes the default. */
+void settings_put(struct settings *settings, struct remote *remote);

@@ -1,0 +1,50 @@
+/* Workflows as users write them, in .dstack/workflows.yaml and .dstack/workflows/ (.yaml, .yml).
+ *
+ * shape:  docs/workflows.md has every key. Unknown keys, wrong types and duplicate names are
+ * errors. errors: EINVAL, "FILE:LINE:COLUMN: what is wrong and what was expected"; ENOENT for a
+ * workflow that is not there, with those that are. owns:   a workflow owns everything in it.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+struct workflow_artifact {
+    char *path; /* normalised: "output", "~/x" or "/x"; never "/" or outside the work directory */
+    bool mount;
+};
+
+struct workflow_dep {
+    char *workflow, *tag, *run; /* exactly one */
+    bool mount;
+};
+
+struct workflow {
+    char *name, *provider, *help, *working_dir, *python;
+    char **commands;      /* NULL: none */
+    char **env;           /* "K=V", or "K" to take over from the environment */
+    GPtrArray *artifacts; /* struct workflow_artifact* */
+    GPtrArray *deps;      /* struct workflow_dep* */
+    char *place;          /* "FILE:LINE", for messages */
+};
+
+void workflow_free(struct workflow *workflow);
+typedef struct workflow Workflow;
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Workflow, workflow_free)
+
+/* A workflow that nobody wrote down: `dstack run bash -c '…'`. */
+struct workflow *workflow_new(const char *name, const char *provider);
+
+/* Adds PATH as an artifact; EINVAL when it may not be one (PLACE begins the message). */
+bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
+                           const char *place, GError **error);
+
+/* All workflows of one file's text, appended to LIST (struct workflow*). */
+bool workflows_parse(const char *name, const char *text, size_t size, GPtrArray *list,
+                     GError **error);
+
+/* All workflows below TOP/.dstack. An array that frees its elements. */
+GPtrArray *workflows_load(const char *top, GError **error);
+
+/* The one called NAME: still owned by LIST. */
+struct workflow *workflows_find(GPtrArray *list, const char *name, GError **error);
