@@ -38,7 +38,7 @@ bool run_marker_parse(const char *repo, const char *key, struct run_marker *mark
         !parse_number(fields[4], -1, 255, &exit_code) ||
         !parse_number(fields[5], 0, INT64_MAX, &revision))
         return false;
-    found.workflow = g_uri_unescape_string(fields[6], "/");
+    found.workflow = g_uri_unescape_string(fields[6], NULL);
     if (!found.workflow)
         return false;
     found.name = g_strdup(fields[0]);

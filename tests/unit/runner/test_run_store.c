@@ -1,0 +1,221 @@
+/* Runs in a store: claims, conditional moves, listings, wishes and losses. */
+#include "config/error.h"
+#include "runner/lost.h"
+#include "runner/machine.h"
+#include "runner/run_store.h"
+#include "storage/store_driver.h"
+#include "tests/support/memory_store.h"
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct run *make(struct store *root, const char *name)
+{
+    struct run *run = run_new("demo", name);
+    g_autoptr(GError) error = NULL;
+
+    run->workflow = g_strdup("hello");
+    run->provider = g_strdup("bash");
+    run->submitted_ms = run_now_ms();
+    cr_assert(run_store_create(root, run, &error), "%s", error ? error->message : "");
+    return run;
+}
+
+static void must_move(struct store *root, struct run *run, enum run_status to)
+{
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(run_store_move(root, run, to, NULL, &error), "%s", error ? error->message : "");
+}
+
+static void own(struct run *run, pid_t pid, uint64_t start_ticks)
+{
+    run->owner.host = g_strdup("here");
+    run->owner.machine = machine_id();
+    run->owner.pid = pid;
+    run->owner.start_ticks = start_ticks;
+}
+
+Test(run_store, a_name_is_claimed_once)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) first = make(root, "a-1");
+    g_autoptr(Run) second = run_new("demo", "a-1");
+    g_autoptr(GError) error = NULL;
+
+    second->provider = g_strdup("bash");
+    cr_assert_not(run_store_create(root, second, &error));
+    cr_assert(error_is(error, EEXIST), "%s", error->message);
+}
+
+Test(run_store, names_are_chosen_and_differ)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+
+    for (int i = 0; i < 50; i++) {
+        g_autoptr(Run) run = make(root, NULL);
+
+        cr_assert(run_name_is_valid(run->name));
+        cr_assert(g_hash_table_add(seen, g_strdup(run->name)), "%s twice", run->name);
+    }
+}
+
+Test(run_store, the_second_writer_is_refused)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) mine = make(root, "a-1");
+    g_autoptr(Run) theirs = run_store_load(root, "demo", "a-1", NULL);
+    g_autoptr(GError) error = NULL;
+
+    must_move(root, theirs, RUN_SUBMITTED);
+    cr_assert_not(run_store_move(root, mine, RUN_FAILED, "x", &error));
+    cr_assert(error_is(error, ESTALE), "%s", error->message);
+    cr_assert_eq(mine->status, RUN_PENDING);
+    cr_assert_null(mine->reason);
+}
+
+Test(run_store, without_conditional_writes_etags_are_compared)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) mine = NULL, theirs = NULL;
+    g_autoptr(GError) error = NULL;
+
+    root->caps.has_put_if_match = root->caps.has_put_if_absent = false;
+    mine = make(root, "a-1");
+    theirs = run_store_load(root, "demo", "a-1", NULL);
+    must_move(root, theirs, RUN_SUBMITTED);
+    cr_assert_not(run_store_move(root, mine, RUN_FAILED, NULL, &error));
+    cr_assert(error_is(error, ESTALE), "%s", error->message);
+}
+
+Test(run_store, illegal_moves_are_refused)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(GError) error = NULL;
+
+    cr_assert_not(run_store_move(root, run, RUN_DONE, NULL, &error));
+    cr_assert(error_is(error, EPERM), "%s", error->message);
+}
+
+static struct run_summary *only_one(GPtrArray *list)
+{
+    cr_assert_not_null(list);
+    cr_assert_eq(list->len, 1);
+    return list->pdata[0];
+}
+
+Test(run_store, the_listing_of_finished_runs_reads_no_document)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(GPtrArray) list = NULL;
+    struct run_summary *summary;
+
+    must_move(root, run, RUN_FAILED);
+    /* A document that nobody can parse shows whether it was read. */
+    cr_assert(store_write(root, "runs/demo/a-1.json", "?", 1, NULL, NULL, NULL));
+    list = run_store_list(root, "demo", NULL);
+    summary = only_one(list);
+    cr_assert_eq(summary->status, RUN_FAILED);
+    cr_assert_str_eq(summary->workflow, "hello");
+}
+
+Test(run_store, a_marker_that_is_behind_is_repaired)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(GPtrArray) list = NULL;
+
+    run->status = RUN_FAILED; /* as if its writer had died before the marker */
+    cr_assert(run_store_save(root, run, NULL));
+    list = run_store_list(root, "demo", NULL);
+    cr_assert_eq(only_one(list)->status, RUN_FAILED);
+    cr_assert(store_write(root, "runs/demo/a-1.json", "?", 1, NULL, NULL, NULL));
+    g_ptr_array_unref(g_steal_pointer(&list));
+    list = run_store_list(root, "demo", NULL);
+    cr_assert_eq(only_one(list)->status, RUN_FAILED);
+}
+
+Test(run_store, a_dead_runner_is_noticed)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(GPtrArray) list = NULL;
+
+    must_move(root, run, RUN_SUBMITTED);
+    own(run, getpid(), process_start_ticks(getpid()) + 1); /* this PID, another process */
+    must_move(root, run, RUN_DOWNLOADING);
+    list = run_store_list(root, "demo", NULL);
+    cr_assert_eq(only_one(list)->status, RUN_FAILED);
+    cr_assert_str_eq(only_one(list)->reason, "runner lost");
+}
+
+Test(run_store, a_living_runner_is_left_alone)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(GPtrArray) list = NULL;
+
+    must_move(root, run, RUN_SUBMITTED);
+    own(run, getpid(), process_start_ticks(getpid()));
+    must_move(root, run, RUN_DOWNLOADING);
+    list = run_store_list(root, "demo", NULL);
+    cr_assert_eq(only_one(list)->status, RUN_DOWNLOADING);
+}
+
+Test(run_store, a_runner_elsewhere_is_lost_when_its_heart_stops)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    bool lost;
+
+    own(run, 1, 1);
+    g_free(run->owner.machine);
+    run->owner.machine = g_strdup("elsewhere");
+    run->status = RUN_RUNNING;
+    run->started_ms = run_now_ms() - 2 * BEAT_LOST_MS;
+    cr_assert(run_is_lost(root, run, &lost, NULL));
+    cr_assert(lost);
+    cr_assert(store_write(root, "runs/demo/a-1.beat", "", 0, NULL, NULL, NULL));
+    cr_assert(run_is_lost(root, run, &lost, NULL));
+    cr_assert_not(lost);
+}
+
+Test(run_store, a_stop_may_become_an_abort_only)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    enum stop_wish wish;
+
+    must_move(root, run, RUN_SUBMITTED);
+    own(run, getpid(), process_start_ticks(getpid()));
+    must_move(root, run, RUN_DOWNLOADING);
+    cr_assert(run_store_stop_wish(root, "demo", "a-1", &wish, NULL));
+    cr_assert_eq(wish, STOP_NONE);
+    cr_assert(run_store_request_stop(root, "demo", "a-1", false, NULL));
+    cr_assert(run_store_stop_wish(root, "demo", "a-1", &wish, NULL));
+    cr_assert_eq(wish, STOP_GRACEFUL);
+    cr_assert(run_store_request_stop(root, "demo", "a-1", true, NULL));
+    cr_assert(run_store_request_stop(root, "demo", "a-1", false, NULL));
+    cr_assert(run_store_stop_wish(root, "demo", "a-1", &wish, NULL));
+    cr_assert_eq(wish, STOP_ABORT);
+}
+
+Test(run_store, a_run_nobody_has_is_stopped_at_once)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make(root, "a-1");
+    g_autoptr(Run) now = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(run_store_request_stop(root, "demo", "a-1", false, &error), "%s",
+              error ? error->message : "");
+    now = run_store_load(root, "demo", "a-1", NULL);
+    cr_assert_eq(now->status, RUN_STOPPED);
+    cr_assert_not(run_store_request_stop(root, "demo", "a-1", true, &error));
+    cr_assert(error_is(error, EPERM), "%s", error->message);
+    cr_assert(run_store_remove(root, "demo", "a-1", NULL));
+    cr_assert_null(run_store_load(root, "demo", "a-1", NULL));
+}
