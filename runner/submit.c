@@ -1,9 +1,11 @@
 #include "runner/submit.h"
 #include "config/error.h"
 #include "config/log.h"
+#include "config/workflow.h"
 #include "runner/code.h"
 #include "runner/provider.h"
 #include "runner/run_store.h"
+#include <string.h>
 
 /* Something went wrong after the run was made: it must not look alive. */
 static void give_up(struct store *root, struct run *run, const GError *why)
@@ -40,4 +42,106 @@ bool submit_prepared(struct run *run, struct store *root, const struct run_root 
     give_up(root, run, failed);
     g_propagate_error(error, g_steal_pointer(&failed));
     return false;
+}
+
+/* --- from a workflow --- */
+
+/* Every artifact of PRODUCER, at its own path. */
+static void add_artifacts_of(struct run *run, const struct run *producer, bool mount)
+{
+    for (guint i = 0; i < producer->artifacts->len; i++) {
+        const struct run_artifact *artifact = producer->artifacts->pdata[i];
+
+        run_add_dep(run, NULL, producer->name, artifact->path, mount);
+    }
+}
+
+/* The newest run of WORKFLOW that is done. */
+static char *last_done(struct store *root, const char *repo, const char *workflow, GError **error)
+{
+    g_autoptr(GPtrArray) runs = run_store_list(root, repo, error);
+
+    for (guint i = 0; runs && i < runs->len; i++) {
+        const struct run_summary *summary = runs->pdata[i];
+
+        if (summary->status == RUN_DONE && strcmp(summary->workflow, workflow) == 0)
+            return g_strdup(summary->name);
+    }
+    if (runs)
+        error_set(error, ENOENT, "dep %s: no run of it is done yet: run it first", workflow);
+    return NULL;
+}
+
+static bool add_dep(struct run *run, struct store *root, const struct workflow_dep *dep,
+                    GError **error)
+{
+    g_autofree char *name = dep->workflow ? NULL : g_strdup(dep->run);
+    g_autoptr(Run) producer = NULL;
+
+    if (dep->tag)
+        return error_set(error, ENOTSUP, "dep :%s: tags are not supported yet: name a workflow",
+                         dep->tag);
+    if (dep->mount)
+        return error_set(error, ENOTSUP, "dep %s: mounted deps are not supported yet",
+                         dep->workflow ? dep->workflow : dep->run);
+    if (dep->workflow)
+        name = last_done(root, run->repo, dep->workflow, error);
+    producer = name ? run_store_load(root, run->repo, name, error) : NULL;
+    if (!producer)
+        return false;
+    add_artifacts_of(run, producer, dep->mount);
+    return true;
+}
+
+/* "K=V" as it is; "K" with the value it has here. */
+static char **resolve_env(char **env, GError **error)
+{
+    g_autoptr(GPtrArray) resolved = g_ptr_array_new_with_free_func(g_free);
+
+    for (char **at = env; at && *at; at++) {
+        const char *value = strchr(*at, '=') ? "" : g_getenv(*at);
+
+        if (!value) {
+            error_set(error, EINVAL, "env %s: it is not set here: set it, or write %s=VALUE", *at,
+                      *at);
+            return NULL;
+        }
+        g_ptr_array_add(resolved,
+                        strchr(*at, '=') ? g_strdup(*at) : g_strdup_printf("%s=%s", *at, value));
+    }
+    g_ptr_array_add(resolved, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&resolved), FALSE);
+}
+
+static bool fill(struct run *run, const struct submit_request *request, GError **error)
+{
+    const struct workflow *workflow = request->workflow;
+
+    run->workflow = g_strdup(workflow->name);
+    run->provider = g_strdup(workflow->provider);
+    run->engine = g_strdup(request->engine);
+    run->working_dir = g_strdup(workflow->working_dir);
+    run->commands = g_strdupv(workflow->commands);
+    run->env = resolve_env(workflow->env, error);
+    if (!run->env)
+        return false;
+    for (guint i = 0; i < workflow->artifacts->len; i++) {
+        const struct workflow_artifact *artifact = workflow->artifacts->pdata[i];
+
+        run_add_artifact(run, artifact->path, artifact->mount);
+    }
+    for (guint i = 0; i < workflow->deps->len; i++)
+        if (!add_dep(run, request->root, workflow->deps->pdata[i], error))
+            return false;
+    return true;
+}
+
+struct run *submit_run(const struct submit_request *request, GError **error)
+{
+    g_autoptr(Run) run = run_new(request->repo, request->run_name);
+
+    if (!fill(run, request, error) ||
+        !submit_prepared(run, request->root, &request->where, request->code_dir, error))
+        return NULL;
+    return g_steal_pointer(&run);
 }
