@@ -1,0 +1,64 @@
+/* The command line: one const entry and one file for each subcommand.
+ *
+ * errors: a command returns its exit status. 0: done; 1: it failed, one line on stderr says why; 2:
+ *         it was called wrongly. `dstack run` returns the job's own status.
+ * shape:  data goes to stdout, everything else to stderr.
+ */
+#pragma once
+
+#include "config/repo.h"
+#include "config/settings.h"
+#include "runner/run_store.h"
+#include "storage/store.h"
+
+struct command {
+    const char *name;
+    const char *arguments; /* "RUN|:TAG [PREFIX]" */
+    const char *summary;   /* one sentence */
+    int (*run)(const struct command *command, int argc, char **argv);
+};
+
+extern const struct command cmd_config, cmd_logs, cmd_ls, cmd_ps, cmd_pull, cmd_push, cmd_rm,
+    cmd_run, cmd_stop, cmd_tags;
+
+/* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
+ * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */
+bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
+               int least, int most, int *status);
+
+/* "dstack: MESSAGE" on stderr; frees ERROR. Returns 1. */
+int cli_fail(GError *error);
+
+/* The repo of the current directory, and the roots where runs are: this machine's, and the default
+ * remote's when one is configured (or the embedded one was used). */
+struct cli_roots {
+    struct repo repo;
+    struct settings settings;
+    struct store *local;
+    struct store *remote; /* NULL: none */
+};
+
+bool cli_roots_open(struct cli_roots *roots, GError **error);
+void cli_roots_clear(struct cli_roots *roots);
+
+/* The root that has run NAME; borrowed. ENOENT, with what to do, when neither has it. */
+struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error);
+
+/* The run that NAME (a run, or ":TAG") means, and its root. RUN is the caller's. */
+struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, GError **error);
+
+/* Makes TAG mean RUN; an older meaning is replaced. */
+bool cli_tag_write(struct store *root, const char *repo, const char *tag, const char *run,
+                   GError **error);
+
+/* Asks a yes-or-no question on a terminal; without one the answer is OTHERWISE. */
+bool cli_confirm(const char *question, bool otherwise);
+
+/* Columns of text, each as wide as its widest cell: cells are added row by row. */
+struct cli_table {
+    unsigned columns;
+    GPtrArray *cells; /* char* */
+};
+void cli_table_init(struct cli_table *table, unsigned columns);
+void cli_table_add(struct cli_table *table, const char *cell);
+void cli_table_print(struct cli_table *table); /* and clears it */
