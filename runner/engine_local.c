@@ -5,11 +5,11 @@
  */
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/paths.h"
 #include "runner/engine.h"
 #include "runner/lost.h"
 #include "runner/machine.h"
 #include "runner/process.h"
-#include "runner/work_dir.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 
 static int open_log(const struct run *run, GError **error)
 {
-    g_autofree char *home = work_dir_home();
+    g_autofree char *home = dstack_home();
     g_autofree char *dir = g_build_filename(home, "runners", run->repo, NULL);
     g_autofree char *path = g_strdup_printf("%s/%s.log", dir, run->name);
     int fd = -1;

@@ -1,8 +1,8 @@
 /* Making and freeing runs, and what their names may be. */
 #include "runner/run.h"
-#include <string.h>
+#include "storage/keys.h"
 
-enum { NAME_MAX_BYTES = 100, GRACE_DEFAULT_S = 10 };
+enum { GRACE_DEFAULT_S = 10 };
 
 static void artifact_free(gpointer data)
 {
@@ -84,11 +84,7 @@ void run_add_dep(struct run *run, const char *repo, const char *from, const char
 
 bool run_name_is_valid(const char *name)
 {
-    size_t length = strlen(name);
-
-    if (length == 0 || length > NAME_MAX_BYTES || name[0] == '.')
-        return false;
-    return strspn(name, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-") == length;
+    return keys_name_is_valid(name);
 }
 
 int64_t run_now_ms(void)
@@ -98,8 +94,9 @@ int64_t run_now_ms(void)
 
 char *run_artifact_prefix(const char *repo, const char *name, const char *path)
 {
+    g_autofree char *all = keys_artifacts(repo, name);
+
     while (g_str_has_prefix(path, "./") || g_str_has_prefix(path, "~/") || *path == '/')
         path += *path == '/' ? 1 : 2;
-    return g_strdup_printf("artifacts/%s/%s/%s%s", repo, name, path,
-                           g_str_has_suffix(path, "/") ? "" : "/");
+    return g_strdup_printf("%s%s%s", all, path, g_str_has_suffix(path, "/") ? "" : "/");
 }

@@ -5,6 +5,7 @@
 #include "runner/code.h"
 #include "runner/provider.h"
 #include "runner/run_store.h"
+#include "storage/remote.h"
 #include <string.h>
 
 /* Something went wrong after the run was made: it must not look alive. */
@@ -78,12 +79,13 @@ static bool add_dep(struct run *run, struct store *root, const struct workflow_d
     g_autofree char *name = dep->workflow ? NULL : g_strdup(dep->run);
     g_autoptr(Run) producer = NULL;
 
-    if (dep->tag)
-        return error_set(error, ENOTSUP, "dep :%s: tags are not supported yet: name a workflow",
-                         dep->tag);
     if (dep->mount)
         return error_set(error, ENOTSUP, "dep %s: mounted deps are not supported yet",
-                         dep->workflow ? dep->workflow : dep->run);
+                         dep->workflow ? dep->workflow
+                         : dep->tag    ? dep->tag
+                                       : dep->run);
+    if (dep->tag && !tag_load(root, run->repo, dep->tag, &name, error))
+        return false;
     if (dep->workflow)
         name = last_done(root, run->repo, dep->workflow, error);
     producer = name ? run_store_load(root, run->repo, name, error) : NULL;

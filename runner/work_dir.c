@@ -1,20 +1,13 @@
 #include "runner/work_dir.h"
 #include "config/error.h"
+#include "config/paths.h"
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-char *work_dir_home(void)
-{
-    const char *home = g_getenv("DSTACK_HOME");
-
-    return home && *home ? g_canonicalize_filename(home, NULL)
-                         : g_build_filename(g_get_home_dir(), ".dstack", NULL);
-}
-
 bool work_dir_create(struct run *run, GError **error)
 {
-    g_autofree char *home = work_dir_home();
+    g_autofree char *home = dstack_home();
     g_autofree char *parent = g_build_filename(home, "work", NULL);
     g_autofree char *name = g_strdup_printf("%s-XXXXXX", run->name);
     g_autofree char *path = g_build_filename(parent, name, NULL);

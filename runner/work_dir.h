@@ -19,6 +19,3 @@ char *work_dir_path(const struct run *run, const char *path);
 
 /* Where the commands run. */
 char *work_dir_commands(const struct run *run);
-
-/* $DSTACK_HOME, else ~/.dstack. */
-char *work_dir_home(void);
