@@ -81,13 +81,13 @@ bool schema_check_keys(const char *file, const struct yaml_node *map, const char
 bool schema_text(const char *file, const struct yaml_node *map, const char *key, char **text,
                  GError **error)
 {
-    const struct yaml_node *node = yaml_get(map, key);
+    const struct yaml_node *node = yaml_node_get(map, key);
 
     if (!node)
         return true;
     if (node->kind != YAML_SCALAR || node->is_null)
         return schema_error(file, node, error, "\"%s\" must be a text, not %s", key,
-                            yaml_kind_name(node));
+                            yaml_node_kind_name(node));
     g_free(*text);
     *text = g_strdup(node->text);
     return true;
@@ -96,7 +96,7 @@ bool schema_text(const char *file, const struct yaml_node *map, const char *key,
 bool schema_bool(const char *file, const struct yaml_node *map, const char *key, bool *value,
                  GError **error)
 {
-    const struct yaml_node *node = yaml_get(map, key);
+    const struct yaml_node *node = yaml_node_get(map, key);
 
     if (!node)
         return true;
@@ -112,7 +112,7 @@ bool schema_bool(const char *file, const struct yaml_node *map, const char *key,
 bool schema_texts(const char *file, const struct yaml_node *map, const char *key,
                   bool one_is_enough, char ***texts, GError **error)
 {
-    const struct yaml_node *node = yaml_get(map, key);
+    const struct yaml_node *node = yaml_node_get(map, key);
     g_autoptr(GPtrArray) found = g_ptr_array_new_with_free_func(g_free);
 
     if (!node)
@@ -121,14 +121,14 @@ bool schema_texts(const char *file, const struct yaml_node *map, const char *key
         g_ptr_array_add(found, g_strdup(node->text));
     } else if (node->kind != YAML_LIST) {
         return schema_error(file, node, error, "\"%s\" must be a list of texts%s, not %s", key,
-                            one_is_enough ? " or a text" : "", yaml_kind_name(node));
+                            one_is_enough ? " or a text" : "", yaml_node_kind_name(node));
     }
     for (guint i = 0; node->kind == YAML_LIST && i < node->items->len; i++) {
         const struct yaml_node *item = node->items->pdata[i];
 
         if (item->kind != YAML_SCALAR || item->is_null)
             return schema_error(file, item, error, "each of \"%s\" must be a text, not %s", key,
-                                yaml_kind_name(item));
+                                yaml_node_kind_name(item));
         g_ptr_array_add(found, g_strdup(item->text));
     }
     g_ptr_array_add(found, NULL);

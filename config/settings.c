@@ -64,7 +64,7 @@ static bool read_remote(struct settings *settings, const struct yaml_node *map, 
 static bool read_settings(struct settings *settings, const char *text, size_t size, GError **error)
 {
     static const char *const keys[] = {"remotes", NULL};
-    g_autoptr(YamlNode) top = yaml_parse(settings->path, text, size, error);
+    g_autoptr(YamlNode) top = yaml_doc_parse(settings->path, text, size, error);
     const struct yaml_node *list;
 
     if (!top)
@@ -73,7 +73,7 @@ static bool read_settings(struct settings *settings, const char *text, size_t si
         return schema_error(settings->path, top, error, "expected \"remotes:\" and a list");
     if (!schema_check_keys(settings->path, top, keys, "the file", error))
         return false;
-    list = yaml_get(top, "remotes");
+    list = yaml_node_get(top, "remotes");
     if (list && list->kind != YAML_LIST)
         return schema_error(settings->path, list, error, "\"remotes\" must be a list");
     for (guint i = 0; list && i < list->items->len; i++)

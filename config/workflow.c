@@ -143,13 +143,13 @@ typedef bool read_item(const char *file, const struct yaml_node *node, struct wo
 static bool read_list(const char *file, const struct yaml_node *map, const char *key,
                       read_item *read, struct workflow *workflow, GError **error)
 {
-    const struct yaml_node *list = yaml_get(map, key);
+    const struct yaml_node *list = yaml_node_get(map, key);
 
     if (!list)
         return true;
     if (list->kind != YAML_LIST)
         return schema_error(file, list, error, "\"%s\" must be a list, not %s", key,
-                            yaml_kind_name(list));
+                            yaml_node_kind_name(list));
     for (guint i = 0; i < list->items->len; i++)
         if (!read(file, list->items->pdata[i], workflow, error))
             return false;
@@ -160,7 +160,7 @@ static bool check_provider(const char *file, const struct yaml_node *map,
                            const struct workflow *workflow, GError **error)
 {
     g_autofree char *known = g_strjoinv(", ", (char **)providers);
-    const struct yaml_node *node = yaml_get(map, "provider");
+    const struct yaml_node *node = yaml_node_get(map, "provider");
 
     if (!node)
         return schema_error(file, map, error, "workflow \"%s\" needs \"provider\" (one of %s)",
@@ -185,7 +185,7 @@ static bool check_name(const char *file, const struct yaml_node *map,
     for (; *c && (g_ascii_isalnum(*c) || strchr("._-", *c)); c++)
         ;
     if (*c || !*workflow->name || *workflow->name == '.' || strlen(workflow->name) > 100)
-        return schema_error(file, yaml_get(map, "name"), error,
+        return schema_error(file, yaml_node_get(map, "name"), error,
                             "workflow name \"%s\": use letters, digits, '.', '_' and '-'",
                             workflow->name);
     return true;
@@ -231,7 +231,7 @@ bool workflows_parse(const char *name, const char *text, size_t size, GPtrArray 
                      GError **error)
 {
     static const char *const top_keys[] = {"workflows", NULL};
-    g_autoptr(YamlNode) top = yaml_parse(name, text, size, error);
+    g_autoptr(YamlNode) top = yaml_doc_parse(name, text, size, error);
     const struct yaml_node *workflows;
 
     if (!top)
@@ -240,12 +240,12 @@ bool workflows_parse(const char *name, const char *text, size_t size, GPtrArray 
         return schema_error(name, top, error, "expected \"workflows:\" and a list");
     if (!schema_check_keys(name, top, top_keys, "the file", error))
         return false;
-    workflows = yaml_get(top, "workflows");
+    workflows = yaml_node_get(top, "workflows");
     if (!workflows)
         return true;
     if (workflows->kind != YAML_LIST)
         return schema_error(name, workflows, error, "\"workflows\" must be a list, not %s",
-                            yaml_kind_name(workflows));
+                            yaml_node_kind_name(workflows));
     for (guint i = 0; i < workflows->items->len; i++)
         if (!read_workflow(name, workflows->items->pdata[i], list, error))
             return false;

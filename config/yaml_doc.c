@@ -15,7 +15,7 @@ struct reading {
     unsigned nodes, depth;
 };
 
-void yaml_free(struct yaml_node *node)
+void yaml_node_free(struct yaml_node *node)
 {
     if (!node)
         return;
@@ -52,9 +52,9 @@ static struct yaml_node *node_new(const yaml_event_t *event, enum yaml_kind kind
     node->line = event->start_mark.line + 1;
     node->column = event->start_mark.column + 1;
     if (kind != YAML_SCALAR)
-        node->items = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_free);
+        node->items = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_node_free);
     if (kind == YAML_MAP)
-        node->keys = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_free);
+        node->keys = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_node_free);
     return node;
 }
 
@@ -83,7 +83,7 @@ static bool add_key(struct reading *r, struct yaml_node *map, struct yaml_node *
 
     if (key->kind != YAML_SCALAR)
         what = g_strdup("a key must be a simple text");
-    else if (yaml_get(map, key->text))
+    else if (yaml_node_get(map, key->text))
         what = g_strdup_printf("\"%s\" is given twice", key->text);
     g_ptr_array_add(map->keys, key);
     return what ? fail(r, mark, error, what) : true;
@@ -135,7 +135,7 @@ static struct yaml_node *read_node(struct reading *r, yaml_event_t *event, GErro
     node = node_new(event, event->type == YAML_MAPPING_START_EVENT ? YAML_MAP : YAML_LIST);
     r->depth++;
     if (!read_children(r, node, error)) {
-        yaml_free(node);
+        yaml_node_free(node);
         return NULL;
     }
     r->depth--;
@@ -152,7 +152,7 @@ static struct yaml_node *read_document(struct reading *r, GError **error)
         yaml_event_type_t type;
 
         if (!next_event(r, &event, error)) {
-            yaml_free(node);
+            yaml_node_free(node);
             return NULL;
         }
         type = event.type;
@@ -165,7 +165,7 @@ static struct yaml_node *read_document(struct reading *r, GError **error)
         if (node && type == YAML_DOCUMENT_START_EVENT) {
             fail(r, event.start_mark, error, "more than one document in a file");
             yaml_event_delete(&event);
-            yaml_free(node);
+            yaml_node_free(node);
             return NULL;
         }
         if (type != YAML_STREAM_START_EVENT && type != YAML_DOCUMENT_START_EVENT &&
@@ -180,7 +180,7 @@ static struct yaml_node *read_document(struct reading *r, GError **error)
     }
 }
 
-struct yaml_node *yaml_parse(const char *name, const char *text, size_t size, GError **error)
+struct yaml_node *yaml_doc_parse(const char *name, const char *text, size_t size, GError **error)
 {
     struct reading r = {.name = name};
     struct yaml_node *node;
@@ -198,13 +198,13 @@ struct yaml_node *yaml_parse(const char *name, const char *text, size_t size, GE
     yaml_parser_delete(&r.parser);
     if (node && node->kind == YAML_SCALAR && node->is_null) {
         node->kind = YAML_MAP;
-        node->items = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_free);
-        node->keys = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_free);
+        node->items = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_node_free);
+        node->keys = g_ptr_array_new_with_free_func((GDestroyNotify)yaml_node_free);
     }
     return node;
 }
 
-const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key)
+const struct yaml_node *yaml_node_get(const struct yaml_node *map, const char *key)
 {
     for (guint i = 0; map->kind == YAML_MAP && i < map->keys->len; i++) {
         const struct yaml_node *found = map->keys->pdata[i];
@@ -215,7 +215,7 @@ const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key)
     return NULL;
 }
 
-const char *yaml_kind_name(const struct yaml_node *node)
+const char *yaml_node_kind_name(const struct yaml_node *node)
 {
     if (node->kind == YAML_LIST)
         return "a list";
