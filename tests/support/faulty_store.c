@@ -1,0 +1,205 @@
+#include "tests/support/faulty_store.h"
+
+#include "config/error.h"
+#include "storage/pool.h"
+#include "storage/store_driver.h"
+
+#include <pthread.h>
+
+#define THREADS 32 /* the calls that can wait at once */
+
+struct faulty_store {
+    struct store base;
+    struct store *below;
+    struct pool *pool;
+
+    pthread_mutex_t lock;
+    /* Guarded by lock: */
+    enum store_verb verb;
+    unsigned first, last; /* of the calls that fail */
+    int code;
+    unsigned delay_ms, matched, in_flight, most_in_flight;
+    unsigned calls[STORE_VERBS + 1];
+};
+
+struct faulty_job {
+    struct faulty_store *store;
+    struct store_call *call;
+    bool fails;
+    int code;
+    unsigned delay_ms;
+};
+
+/* A call is started once in its life: the layer below gets a copy, and its answer is moved back. */
+static struct store_call *copy_request(const struct store_call *call)
+{
+    struct store_call *copy = store_call_new(call->verb, call->key);
+
+    copy->source_key = g_strdup(call->source_key);
+    copy->if_match = g_strdup(call->if_match);
+    copy->if_absent = call->if_absent;
+    copy->upload_id = g_strdup(call->upload_id);
+    copy->part_number = call->part_number;
+    store_call_set_iov(copy, call->iov, call->iov_count);
+    copy->offset = call->offset;
+    copy->length = call->length;
+    copy->metadata = call->metadata ? g_hash_table_ref(call->metadata) : NULL;
+    for (unsigned i = 0; call->keys && i < call->keys->len; i++)
+        g_ptr_array_add(copy->keys, g_strdup(call->keys->pdata[i]));
+    for (unsigned i = 0; call->parts && i < call->parts->len; i++) {
+        const struct store_part *part = &g_array_index(call->parts, struct store_part, i);
+
+        store_call_add_part(copy, part->number, part->etag);
+    }
+    copy->delimiter = call->delimiter;
+    copy->token = g_strdup(call->token);
+    copy->start_after = g_strdup(call->start_after);
+    copy->limit = call->limit;
+    copy->deadline_ms = call->deadline_ms;
+    return copy;
+}
+
+#define MOVE(field)                                                                                \
+    do {                                                                                           \
+        void *moved = to->field;                                                                   \
+        to->field = from->field;                                                                   \
+        from->field = moved;                                                                       \
+    } while (0)
+
+static void move_answer(struct store_call *to, struct store_call *from)
+{
+    struct store_object object = to->object;
+
+    to->object = from->object;
+    from->object = object;
+    to->received_bytes = from->received_bytes;
+    MOVE(upload_id);
+    MOVE(part_etag);
+    MOVE(failed_keys);
+    MOVE(objects);
+    MOVE(prefixes);
+    MOVE(uploads);
+    MOVE(next_token);
+}
+
+static void run_job(void *data)
+{
+    g_autofree struct faulty_job *job = data;
+    struct faulty_store *store = job->store;
+    GError *error = NULL;
+
+    g_usleep(job->delay_ms * 1000);
+    if (job->fails) {
+        error_set(&error, job->code, "%s: injected", job->call->key);
+    } else {
+        g_autoptr(StoreCall) copy = copy_request(job->call);
+
+        store_run(store->below, copy, &error);
+        move_answer(job->call, copy);
+    }
+    pthread_mutex_lock(&store->lock);
+    store->in_flight--;
+    pthread_mutex_unlock(&store->lock);
+    store_complete(job->call, error);
+}
+
+static void faulty_start(struct store *base, struct store_call *call)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+    struct faulty_job *job = g_new0(struct faulty_job, 1);
+
+    job->store = store;
+    job->call = call;
+    pthread_mutex_lock(&store->lock);
+    store->calls[call->verb]++;
+    store->calls[STORE_VERBS]++;
+    if (store->verb == STORE_VERBS || store->verb == call->verb) {
+        store->matched++;
+        job->fails = store->matched >= store->first && store->matched <= store->last;
+    }
+    job->code = store->code;
+    job->delay_ms = store->delay_ms;
+    store->in_flight++;
+    store->most_in_flight = MAX(store->most_in_flight, store->in_flight);
+    pthread_mutex_unlock(&store->lock);
+    pool_add(store->pool, run_job, job);
+}
+
+static void faulty_cancel(struct store *base, struct store_call *call)
+{
+}
+
+static void faulty_free(struct store *base)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+
+    pool_free(store->pool);
+    store_unref(store->below);
+    pthread_mutex_destroy(&store->lock);
+    g_free(store);
+}
+
+static const struct store_driver faulty_driver = {
+    .name = "faulty",
+    .start = faulty_start,
+    .cancel = faulty_cancel,
+    .free = faulty_free,
+};
+
+struct store *faulty_store_new(struct store *below)
+{
+    struct faulty_store *store = g_new0(struct faulty_store, 1);
+
+    store->below = store_ref(below);
+    store->pool = pool_new(THREADS, NULL);
+    g_assert(store->pool);
+    pthread_mutex_init(&store->lock, NULL);
+    store->base.caps = *store_caps(below);
+    store_init(&store->base, &faulty_driver, store_url(below));
+    return &store->base;
+}
+
+void faulty_store_fail(struct store *base, enum store_verb verb, unsigned n, unsigned count,
+                       int code)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    store->verb = verb;
+    store->matched = 0;
+    store->first = n;
+    store->last = count ? n + count - 1 : 0;
+    store->code = code;
+    pthread_mutex_unlock(&store->lock);
+}
+
+void faulty_store_delay(struct store *base, unsigned delay_ms)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    store->delay_ms = delay_ms;
+    pthread_mutex_unlock(&store->lock);
+}
+
+unsigned faulty_store_calls(struct store *base, enum store_verb verb)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+    unsigned calls;
+
+    pthread_mutex_lock(&store->lock);
+    calls = store->calls[verb];
+    pthread_mutex_unlock(&store->lock);
+    return calls;
+}
+
+unsigned faulty_store_most_in_flight(struct store *base)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+    unsigned most;
+
+    pthread_mutex_lock(&store->lock);
+    most = store->most_in_flight;
+    pthread_mutex_unlock(&store->lock);
+    return most;
+}

@@ -1,0 +1,17 @@
+/* A layer over a store that makes chosen calls fail or wait.
+ *
+ * shape:   calls are counted from 1 in the order they are started; VERB STORE_VERBS counts all.
+ * threads: set what is to happen before the calls it concerns; counters may be read at any time.
+ */
+#pragma once
+
+#include "storage/store.h"
+
+struct store *faulty_store_new(struct store *below); /* holds a reference */
+/* The N-th call of VERB from now on, and the COUNT-1 after it, fail with CODE. */
+void faulty_store_fail(struct store *store, enum store_verb verb, unsigned n, unsigned count,
+                       int code);
+/* Every call is answered DELAY_MS later. */
+void faulty_store_delay(struct store *store, unsigned delay_ms);
+unsigned faulty_store_calls(struct store *store, enum store_verb verb);
+unsigned faulty_store_most_in_flight(struct store *store);
