@@ -16,6 +16,16 @@ static bool make_directory(const char *path, const char *artifact, GError **erro
     return true;
 }
 
+/* Where prefixes are real directories, a mount finds its own only if somebody makes it. */
+static bool make_prefix(struct store *root, const struct run *run, const char *artifact,
+                        GError **error)
+{
+    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
+
+    return store_caps(root)->has_prefix_and_key ||
+           store_write(root, prefix, "", 0, NULL, NULL, error);
+}
+
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
                       const int *stop, GError **error)
 {
@@ -52,7 +62,8 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *path = work_dir_path(run, artifact->path);
 
-        if (!make_directory(path, artifact->path, error))
+        if (!make_directory(path, artifact->path, error) ||
+            (artifact->mount && !make_prefix(root, run, artifact->path, error)))
             return false;
     }
     return true;

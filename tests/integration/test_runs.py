@@ -35,7 +35,9 @@ class FileRoot:
         return file.read_bytes() if file.is_file() else None
 
     def keys(self, prefix):
-        files = (f for f in self.path.rglob("*") if f.is_file())
+        """Without what the file driver keeps for itself."""
+        files = (f for f in self.path.rglob("*")
+                 if f.is_file() and f.name != "%" and ".dstack-tmp" not in f.parts)
         keys = (str(f.relative_to(self.path)) for f in files)
         return sorted(k for k in keys if k.startswith(prefix))
 
@@ -109,6 +111,7 @@ class Run:
         """The final state; nothing may be left on the machine then."""
         self.wait_status(*FINAL)
         self.process.wait(LIMIT_S)
+        print(self.state(), self.log.read_text())
         self.assert_nothing_left()
         return self.state()
 
