@@ -305,6 +305,17 @@ static bool append_by_copy(struct suite *suite, size_t size)
     return true;
 }
 
+static bool has_upload(const struct store_call *call, const char *key, const char *id)
+{
+    for (unsigned i = 0; i < call->uploads->len; i++) {
+        const struct store_upload *upload = call->uploads->pdata[i];
+
+        if (g_str_equal(upload->key, key) && g_str_equal(upload->upload_id, id))
+            return true;
+    }
+    return false;
+}
+
 static bool case_uploads(struct suite *suite)
 {
     size_t size = (size_t)MAX(suite->caps->min_part_bytes, 100000);
@@ -318,7 +329,7 @@ static bool case_uploads(struct suite *suite)
 
     CHECK(id && dropped);
     CHECK(store_run(suite->store, uploads, suite->error) && uploads->uploads->len == 2);
-    CHECK(g_str_equal(((struct store_upload *)uploads->uploads->pdata[0])->key, "dropped"));
+    CHECK(has_upload(uploads, "dropped", dropped) && has_upload(uploads, "up", id));
     abort->upload_id = g_strdup(dropped);
     again->upload_id = g_strdup(dropped);
     CHECK(store_run(suite->store, abort, suite->error));

@@ -1,0 +1,31 @@
+/* Names of files that somebody else put into a file store, and metadata from their attributes. */
+#include "storage/file_store.h"
+
+#include <stdint.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    g_autofree char *name = g_strndup((const char *)data, size);
+    g_autofree char *segment = file_store_decode_segment(name);
+    g_autofree char *path = file_store_path(name, NULL);
+    g_autoptr(GHashTable) metadata = file_store_parse_metadata((const char *)data, size);
+    g_autofree char *text = file_store_format_metadata(metadata);
+
+    if (segment) {
+        g_autofree char *again = file_store_encode_segment(segment);
+
+        g_assert_cmpstr(again, ==, name);
+        g_assert(!strchr(segment, '/') && !g_str_equal(name, ".."));
+    }
+    if (path) {
+        g_auto(GStrv) parts = g_strsplit(path, "/", -1);
+
+        for (char **part = parts; *part; part++)
+            g_assert(**part && !g_str_equal(*part, ".") && !g_str_equal(*part, "..") &&
+                     !g_str_has_prefix(*part, ".dstack-"));
+    }
+    return 0;
+}
