@@ -1,0 +1,283 @@
+/* The S3 driver: any store that speaks S3, over the HTTP engine.
+ *
+ * threads: start makes and signs nothing on the network's time but the body's hash; the rest runs
+ *          on the engine's threads, one step of a call after the other (s3_op.h: stages).
+ */
+#include "storage/s3_op.h"
+
+#include "config/error.h"
+#include "storage/s3_xml.h"
+
+#include <string.h>
+
+#define MIB (UINT64_C(1024) * 1024)
+#define GIB (1024 * MIB)
+#define TIB (1024 * GIB)
+
+static const struct store_caps s3_caps = {
+    .min_part_bytes = 5 * MIB,
+    .max_part_bytes = 5 * GIB,
+    .max_put_bytes = 5 * GIB,
+    .max_copy_bytes = 5 * GIB,
+    .max_object_bytes = 5 * TIB,
+    .max_parts = 10000,
+    .max_delete_keys = 1000,
+    .max_list_entries = 1000,
+    .max_metadata_bytes = 2048,
+    .parallel = 16,
+    .has_put_if_absent = true,
+    .has_put_if_match = true,
+    .has_commit_if_match = false,
+    .has_copy_part = true,
+    .has_prefix_and_key = true,
+};
+
+/* --- a call's stages --- */
+
+static void enter_stage(struct s3_op *op, enum s3_stage stage)
+{
+    op->stage = stage;
+    s3_request_make(op);
+    http_engine_start(op->s3->engine, &op->http);
+}
+
+static void complete(struct s3_op *op, GError *error)
+{
+    struct store_call *call = op->call;
+
+    s3_request_clear(op);
+    g_clear_error(&op->first_error);
+    g_clear_pointer(&op->odd_keys, g_ptr_array_unref);
+    g_free(op);
+    store_complete(call, error);
+}
+
+static bool is_success(const struct s3_op *op)
+{
+    return !op->http.error && op->http.status >= 200 && op->http.status < 300;
+}
+
+/* The failure of a stage other than MAIN. */
+static void complete_failed(struct s3_op *op)
+{
+    GError *error = NULL;
+
+    if (op->http.error)
+        error = g_steal_pointer(&op->http.error);
+    else
+        s3_answer_error(op, NULL, NULL, &error);
+    complete(op, error);
+}
+
+static void after_source(struct s3_op *op)
+{
+    const char *header = is_success(op) ? http_header(&op->http, "etag") : NULL;
+    g_autofree char *etag = header ? s3_unquote(header) : NULL;
+    GError *error = NULL;
+
+    if (!is_success(op)) {
+        complete_failed(op);
+    } else if (g_strcmp0(etag, op->call->if_match) != 0) {
+        error_set(&error, ESTALE, "copy %s: the object has changed", op->call->source_key);
+        complete(op, error);
+    } else {
+        enter_stage(op, S3_MAIN);
+    }
+}
+
+/* Whether a failure may be the echo of an earlier try that was carried out. */
+static bool may_be_ours(const struct s3_op *op, const char *code)
+{
+    const struct store_call *call = op->call;
+
+    if (!op->http.maybe_landed)
+        return false;
+    if (call->verb == STORE_PUT)
+        return (call->if_absent || call->if_match) &&
+               (op->http.status == 412 || op->http.status == 409);
+    return call->verb == STORE_COMMIT && g_strcmp0(code, "NoSuchUpload") == 0;
+}
+
+static void after_main(struct s3_op *op)
+{
+    g_autofree char *code = NULL;
+    GError *error = NULL;
+
+    if (op->http.error) {
+        error = g_steal_pointer(&op->http.error);
+        g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb),
+                       op->call->key && *op->call->key ? op->call->key : op->s3->bucket);
+    } else if (!s3_answer_take(op, &code, &error) && may_be_ours(op, code)) {
+        op->first_error = error;
+        enter_stage(op, S3_CHECK_LANDED);
+        return;
+    }
+    if (!error && op->odd_keys && op->odd_keys->len)
+        enter_stage(op, S3_DELETE_ODD);
+    else
+        complete(op, error);
+}
+
+static void after_landed(struct s3_op *op)
+{
+    bool is_ours = !op->http.error && s3_answer_is_ours(op);
+
+    complete(op, is_ours ? NULL : g_steal_pointer(&op->first_error));
+}
+
+static void after_odd(struct s3_op *op)
+{
+    if (!is_success(op) && (op->http.error || op->http.status != 404)) {
+        g_ptr_array_add(op->call->failed_keys,
+                        g_strdup(op->odd_keys->pdata[op->odd_keys->len - 1]));
+        complete_failed(op);
+        return;
+    }
+    g_ptr_array_set_size(op->odd_keys, (int)op->odd_keys->len - 1);
+    if (op->odd_keys->len)
+        enter_stage(op, S3_DELETE_ODD);
+    else
+        complete(op, NULL);
+}
+
+static void on_done(struct http_request *http)
+{
+    static void (*const after[])(struct s3_op * op) = {
+        [S3_CHECK_SOURCE] = after_source,
+        [S3_MAIN] = after_main,
+        [S3_CHECK_LANDED] = after_landed,
+        [S3_DELETE_ODD] = after_odd,
+    };
+    struct s3_op *op = (struct s3_op *)http;
+
+    after[op->stage](op);
+}
+
+static bool is_cancelled(struct http_request *http)
+{
+    return store_call_is_cancelled(((struct s3_op *)http)->call);
+}
+
+/* --- the driver --- */
+
+static void find_odd_keys(struct s3_op *op)
+{
+    GPtrArray *keys = op->call->keys;
+
+    op->odd_keys = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < keys->len; i++)
+        if (!s3_xml_can_hold(keys->pdata[i]))
+            g_ptr_array_add(op->odd_keys, g_strdup(keys->pdata[i]));
+}
+
+static enum s3_stage first_stage(struct s3_op *op)
+{
+    const struct store_call *call = op->call;
+
+    if ((call->verb == STORE_COPY || call->verb == STORE_COPY_PART) && call->if_match)
+        return S3_CHECK_SOURCE;
+    if (call->verb != STORE_DELETE_MANY)
+        return S3_MAIN;
+    find_odd_keys(op);
+    return op->odd_keys->len == call->keys->len ? S3_DELETE_ODD : S3_MAIN;
+}
+
+static void s3_start(struct store *store, struct store_call *call)
+{
+    GError *error = NULL;
+    struct s3_op *op;
+
+    if (!s3_request_check(call, &store->caps, &error)) {
+        store_complete(call, error);
+        return;
+    }
+    if (call->verb == STORE_DELETE_MANY && !call->keys->len) {
+        store_complete(call, NULL);
+        return;
+    }
+    op = g_new0(struct s3_op, 1);
+    op->s3 = (struct s3_store *)store;
+    op->call = call;
+    op->http.judge = s3_answer_judge;
+    op->http.is_cancelled = is_cancelled;
+    op->http.done = on_done;
+    enter_stage(op, first_stage(op));
+}
+
+static void s3_cancel(struct store *store, struct store_call *call)
+{
+    http_engine_wake(((struct s3_store *)store)->engine);
+}
+
+static void s3_free(struct store *store)
+{
+    struct s3_store *s3 = (struct s3_store *)store;
+
+    http_engine_free(s3->engine);
+    credentials_clear(&s3->credentials);
+    uri_endpoint_clear(&s3->endpoint);
+    g_free(s3->bucket);
+    g_free(s3);
+}
+
+static const struct store_driver s3_driver = {"s3", s3_start, s3_cancel, s3_free};
+
+/* --- opening --- */
+
+static bool set_endpoint(struct s3_store *s3, const struct store_options *options, GError **error)
+{
+    g_autofree char *aws = g_strdup_printf("https://s3.%s.amazonaws.com", s3->credentials.region);
+    const char *url = options->endpoint ? options->endpoint : aws;
+
+    if (!uri_parse_endpoint(url, &s3->endpoint, error))
+        return false;
+    /* A certificate for *.HOST covers no bucket with a dot in its name. */
+    s3->virtual_host = (options->virtual_host || !options->endpoint) &&
+                       !(s3->endpoint.is_https && strchr(s3->bucket, '.'));
+    if (s3->virtual_host) {
+        char *host = g_strconcat(s3->bucket, ".", s3->endpoint.host, NULL);
+
+        g_free(s3->endpoint.host);
+        s3->endpoint.host = host;
+    }
+    return true;
+}
+
+static struct s3_store *open_bucket(char *bucket, const struct store_options *options,
+                                    GError **error)
+{
+    const struct http_options http = {options->cacert, options->threads, options->connect_ms};
+    struct s3_store *s3 = g_new0(struct s3_store, 1);
+    g_autofree char *url = g_strconcat("s3://", bucket, NULL);
+
+    s3->bucket = bucket;
+    s3->deadline_ms = options->deadline_ms;
+    s3->stall_ms = options->stall_ms;
+    s3->store.caps = s3_caps;
+    if (!credentials_load(options->profile, options->region, &s3->credentials, error) ||
+        !set_endpoint(s3, options, error)) {
+        s3_free(&s3->store);
+        return NULL;
+    }
+    s3->store.caps.wants_sha256 = !s3->endpoint.is_https;
+    s3->engine = http_engine_new(&http);
+    store_init(&s3->store, &s3_driver, url);
+    return s3;
+}
+
+struct store *store_s3_open(const char *url, const struct store_options *options, GError **error)
+{
+    g_autofree char *prefix = NULL;
+    char *bucket = NULL;
+    struct s3_store *s3;
+    struct store *view;
+
+    if (!uri_parse_bucket(url, &bucket, &prefix, error))
+        return NULL;
+    s3 = open_bucket(bucket, options, error);
+    if (!s3 || !*prefix)
+        return s3 ? &s3->store : NULL;
+    view = store_view(&s3->store, prefix);
+    store_unref(&s3->store);
+    return view;
+}

@@ -1,0 +1,350 @@
+#include "storage/s3_op.h"
+
+#include "config/error.h"
+#include "storage/file_attrs.h"
+#include "storage/http_retry.h"
+#include "storage/s3_sign.h"
+#include "storage/s3_xml.h"
+
+#include <curl/curl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NS_PER_S        INT64_C(1000000000)
+#define METADATA_PREFIX "x-amz-meta-"
+#define MD5_BYTES       16
+#define MESSAGE_MAX     300
+
+static bool is_success(const struct http_request *http)
+{
+    return http->status >= 200 && http->status < 300;
+}
+
+const char *s3_verb_name(enum store_verb verb)
+{
+    static const char *const names[STORE_VERBS] = {
+        "look up",         "read",         "write",  "copy",
+        "delete",          "delete keys",  "list",   "begin upload of",
+        "upload part of",  "copy part of", "commit", "abort upload of",
+        "list uploads of",
+    };
+
+    return names[verb];
+}
+
+/* --- failures --- */
+
+static const struct {
+    const char *code;
+    int error;
+} codes[] = {
+    {"NoSuchBucket", ENXIO},        {"NoSuchKey", ENOENT},
+    {"NoSuchUpload", ENOENT},       {"EntityTooLarge", EFBIG},
+    {"EntityTooSmall", EINVAL},     {"KeyTooLongError", ENAMETOOLONG},
+    {"QuotaExceeded", EDQUOT},      {"AuthorizationHeaderMalformed", EACCES},
+    {"ExpiredToken", EACCES},       {"InvalidToken", EACCES},
+    {"NotImplemented", ENOTSUP},    {"AccessDenied", EACCES},
+    {"InvalidAccessKeyId", EACCES}, {"SignatureDoesNotMatch", EACCES},
+};
+
+static const struct {
+    unsigned status;
+    int error;
+} statuses[] = {
+    {400, EINVAL}, {401, EACCES}, {403, EACCES},       {404, ENOENT},  {405, ENOTSUP},
+    {411, EFBIG},  {413, EFBIG},  {414, ENAMETOOLONG}, {501, ENOTSUP}, {507, ENOSPC},
+};
+
+static int error_code(const struct s3_op *op, const char *code)
+{
+    unsigned status = op->http.status;
+
+    if (op->http.out_of_time)
+        return ETIMEDOUT;
+    /* 409: another conditional write of the key is under way. */
+    if (status == 412 || (status == 409 && (op->call->if_absent || op->call->if_match)))
+        return op->call->if_absent ? EEXIST : ESTALE;
+    for (unsigned i = 0; code && i < G_N_ELEMENTS(codes); i++)
+        if (g_str_equal(code, codes[i].code))
+            return codes[i].error;
+    for (unsigned i = 0; i < G_N_ELEMENTS(statuses); i++)
+        if (status == statuses[i].status)
+            return statuses[i].error;
+    return status >= 300 && status < 500 ? EINVAL : EIO;
+}
+
+/* Foreign text becomes one short printable line. */
+static char *tidy(const char *text)
+{
+    char *line = g_utf8_make_valid(text, (gssize)MIN(strlen(text), MESSAGE_MAX));
+
+    for (char *c = line; *c; c++)
+        if (g_ascii_iscntrl(*c))
+            *c = ' ';
+    return line;
+}
+
+static const char *object_name(const struct s3_op *op)
+{
+    return op->call->key && *op->call->key ? op->call->key : op->s3->bucket;
+}
+
+void s3_answer_error(struct s3_op *op, const char *code, const char *message, GError **error)
+{
+    const struct http_request *http = &op->http;
+    const char *region = http_header(http, "x-amz-bucket-region");
+    g_autofree char *tidy_code = tidy(code ? code : "");
+    g_autofree char *tidy_message = tidy(message ? message : "");
+    g_autofree char *hint = NULL;
+
+    if (http->status >= 300 && http->status < 400 && region)
+        hint = g_strdup_printf(" (the bucket is in region %s: name it)", region);
+    error_set(error, error_code(op, code), "%s %s: HTTP %u%s%s%s%s%s after %u %s in %.1f s",
+              s3_verb_name(op->call->verb), object_name(op), http->status, *tidy_code ? " " : "",
+              tidy_code, *tidy_message ? ": " : "", tidy_message, hint ? hint : "", http->tries,
+              http->tries == 1 ? "try" : "tries", http->seconds);
+}
+
+/* --- judging a try --- */
+
+/* "bytes FIRST-LAST/TOTAL" */
+static bool parse_range(const char *text, uint64_t *first, uint64_t *last, uint64_t *total)
+{
+    return text &&
+           sscanf(text, "bytes %" SCNu64 "-%" SCNu64 "/%" SCNu64, first, last, total) == 3 &&
+           *last >= *first && *last < *total && *total <= INT64_MAX;
+}
+
+static enum http_verdict judge_get(const struct s3_op *op, char **why)
+{
+    const struct http_request *http = &op->http;
+    uint64_t first, last, total, expected;
+
+    if (http->status == 206 &&
+        parse_range(http_header(http, "content-range"), &first, &last, &total)) {
+        expected = MIN(op->call->length, total - MIN(op->call->offset, total));
+        if (first == op->call->offset && http->received_bytes == expected)
+            return HTTP_ACCEPT;
+    } else if (http->status == 200 && op->call->offset == 0) {
+        return HTTP_ACCEPT; /* the object at once; had it been longer, it would not have fitted */
+    }
+    *why = g_strdup_printf("read %s: the store sent another range than the one asked for",
+                           op->call->key);
+    return HTTP_RETRY;
+}
+
+enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why)
+{
+    struct s3_op *op = (struct s3_op *)http;
+    struct s3_error found;
+
+    if (is_success(http) && http->receive_iov)
+        return judge_get(op, why);
+    /* Long work is begun with status 200, and its failure is told in the body. */
+    if (verdict == HTTP_ACCEPT && http->body && http->body->len &&
+        s3_xml_error(http->body->str, http->body->len, &found)) {
+        if (http_retry_s3_code(found.code))
+            verdict = HTTP_RETRY;
+        s3_error_clear(&found);
+    }
+    return verdict;
+}
+
+/* --- answers --- */
+
+static void take_metadata(const struct http_request *http, struct store_object *object)
+{
+    GHashTableIter iter;
+    gpointer name, value;
+
+    object->metadata = metadata_new();
+    g_hash_table_iter_init(&iter, http->headers);
+    while (g_hash_table_iter_next(&iter, &name, &value))
+        if (g_str_has_prefix(name, METADATA_PREFIX))
+            g_hash_table_replace(object->metadata, g_strdup((char *)name + strlen(METADATA_PREFIX)),
+                                 g_strdup(value));
+}
+
+static uint64_t object_size(const struct http_request *http)
+{
+    const char *length = http_header(http, "content-length");
+    uint64_t first, last, total;
+    guint64 size = 0;
+
+    if (parse_range(http_header(http, "content-range"), &first, &last, &total))
+        return total;
+    if (length)
+        g_ascii_string_to_unsigned(length, 10, 0, G_MAXINT64, &size, NULL);
+    return size;
+}
+
+static void take_object(struct s3_op *op)
+{
+    struct store_object *object = &op->call->object;
+    const struct http_request *http = &op->http;
+    const char *etag = http_header(http, "etag"), *modified = http_header(http, "last-modified");
+    time_t mtime = modified ? curl_getdate(modified, NULL) : -1;
+
+    store_object_clear(object);
+    object->key = g_strdup(op->call->key);
+    object->etag = etag ? s3_unquote(etag) : NULL;
+    object->size_bytes = object_size(http);
+    object->mtime_ns = mtime > 0 ? (int64_t)mtime * NS_PER_S : 0;
+    take_metadata(http, object);
+}
+
+static bool take_etag(struct s3_op *op, char **to, GError **error)
+{
+    const char *etag = http_header(&op->http, "etag");
+
+    if (!etag)
+        return error_set(error, EIO, "%s %s: the store's answer has no ETag",
+                         s3_verb_name(op->call->verb), object_name(op));
+    g_free(*to);
+    *to = s3_unquote(etag);
+    return true;
+}
+
+static bool take_text(struct s3_op *op, const char *root, const char *name, char **to,
+                      GError **error)
+{
+    char *text = s3_xml_text(op->http.body->str, op->http.body->len, root, name, error);
+
+    if (!text)
+        return false;
+    g_free(*to);
+    *to = text;
+    return true;
+}
+
+static bool take_deleted(struct s3_op *op, GError **error)
+{
+    struct store_call *call = op->call;
+    g_autofree char *code = NULL, *tidy_code = NULL;
+
+    if (!op->http.body->len)
+        return true;
+    if (!s3_xml_deleted(op->http.body->str, op->http.body->len, call->failed_keys, &code, error))
+        return false;
+    if (!call->failed_keys->len)
+        return true;
+    tidy_code = tidy(code ? code : "no reason given");
+    return error_set(error, error_code(op, code), "%u of %u keys were not deleted: %s",
+                     call->failed_keys->len, call->keys->len, tidy_code);
+}
+
+static bool take(struct s3_op *op, GError **error)
+{
+    struct store_call *call = op->call;
+    const GString *body = op->http.body;
+
+    switch (call->verb) {
+    case STORE_GET:
+        call->received_bytes = op->http.received_bytes;
+        take_object(op);
+        return true;
+    case STORE_HEAD:
+        take_object(op);
+        return true;
+    case STORE_PUT:
+        return take_etag(op, &call->object.etag, error);
+    case STORE_PART:
+        return take_etag(op, &call->part_etag, error);
+    case STORE_COPY:
+        return take_text(op, "CopyObjectResult", "ETag", &call->object.etag, error);
+    case STORE_COPY_PART:
+        return take_text(op, "CopyPartResult", "ETag", &call->part_etag, error);
+    case STORE_COMMIT:
+        return take_text(op, "CompleteMultipartUploadResult", "ETag", &call->object.etag, error);
+    case STORE_BEGIN:
+        return take_text(op, "InitiateMultipartUploadResult", "UploadId", &call->upload_id, error);
+    case STORE_LIST:
+        return s3_xml_list(body->str, body->len, call, error);
+    case STORE_UPLOADS:
+        return s3_xml_uploads(body->str, body->len, call, error);
+    case STORE_DELETE_MANY:
+        return take_deleted(op, error);
+    default:
+        return true;
+    }
+}
+
+/* What S3 calls a failure, but a call does not. */
+static bool is_failure_a_success(const struct s3_op *op, const char *code)
+{
+    enum store_verb verb = op->call->verb;
+
+    if (op->http.status == 416)
+        return verb == STORE_GET; /* it begins at or behind the end: no bytes */
+    return op->http.status == 404 && (verb == STORE_DELETE || verb == STORE_ABORT) &&
+           g_strcmp0(code, "NoSuchBucket") != 0;
+}
+
+bool s3_answer_take(struct s3_op *op, char **code, GError **error)
+{
+    const GString *body = op->http.body;
+    struct s3_error found = {0};
+    bool ok;
+
+    if (body->len && (!is_success(&op->http) || op->call->verb == STORE_COPY ||
+                      op->call->verb == STORE_COPY_PART || op->call->verb == STORE_COMMIT))
+        s3_xml_error(body->str, body->len, &found);
+    if (is_success(&op->http) && !found.code) {
+        ok = take(op, error);
+    } else {
+        ok = is_failure_a_success(op, found.code);
+        if (!ok)
+            s3_answer_error(op, found.code, found.message, error);
+        *code = g_steal_pointer(&found.code);
+    }
+    s3_error_clear(&found);
+    return ok;
+}
+
+/* --- is it ours? --- */
+
+static char *body_md5(const struct store_call *call)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
+
+    for (unsigned i = 0; i < call->iov_count; i++) {
+        const uint8_t *data = call->iov[i].iov_base;
+
+        g_checksum_update(checksum, data, (gssize)call->iov[i].iov_len);
+    }
+    return g_strdup(g_checksum_get_string(checksum));
+}
+
+/* The ETag of an upload whose parts' ETags are their MD5s; NULL when they are something else. */
+static char *upload_etag(GArray *parts)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
+
+    for (guint i = 0; parts && i < parts->len; i++) {
+        const char *etag = g_array_index(parts, struct store_part, i).etag;
+        uint8_t digest[MD5_BYTES];
+
+        if (strlen(etag) != 2 * MD5_BYTES || strspn(etag, "0123456789abcdef") != 2 * MD5_BYTES)
+            return NULL;
+        for (unsigned b = 0; b < MD5_BYTES; b++)
+            digest[b] = (uint8_t)(g_ascii_xdigit_value(etag[2 * b]) * 16 +
+                                  g_ascii_xdigit_value(etag[2 * b + 1]));
+        g_checksum_update(checksum, digest, sizeof(digest));
+    }
+    return parts ? g_strdup_printf("%s-%u", g_checksum_get_string(checksum), parts->len) : NULL;
+}
+
+bool s3_answer_is_ours(struct s3_op *op)
+{
+    struct store_call *call = op->call;
+    const char *header = is_success(&op->http) ? http_header(&op->http, "etag") : NULL;
+    g_autofree char *etag = header ? s3_unquote(header) : NULL;
+    g_autofree char *ours = call->verb == STORE_PUT ? body_md5(call) : upload_etag(call->parts);
+
+    if (!etag || !ours || !g_str_equal(etag, ours))
+        return false;
+    g_free(call->object.etag);
+    call->object.etag = g_steal_pointer(&etag);
+    return true;
+}

@@ -1,0 +1,64 @@
+/* One call to an S3 store under way: the driver's own, shared by s3.c (the driver), s3_request.c
+ * (calls into requests) and s3_answer.c (answers into calls).
+ *
+ * shape: a call is one request, with two exceptions, which are stages:
+ *
+ *   CHECK_SOURCE  before a copy with if_match: not every store compares the source's ETag itself.
+ *   MAIN          the request itself.
+ *   CHECK_LANDED  a try failed half-way, and the next one says that the condition does not hold or
+ *                 the upload is gone: is what is there now ours, from the first try?
+ *   DELETE_ODD    keys that no XML document can hold, deleted one by one behind the others.
+ */
+#pragma once
+
+#include "storage/credentials.h"
+#include "storage/http.h"
+#include "storage/store_driver.h"
+#include "storage/uri.h"
+
+struct s3_store {
+    struct store store;
+    struct http_engine *engine;
+    struct credentials credentials;
+    struct uri_endpoint endpoint; /* the host is what requests go to */
+    char *bucket;
+    bool virtual_host;
+    unsigned deadline_ms, stall_ms;
+};
+
+enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_DELETE_ODD };
+
+struct s3_op {
+    struct http_request http;
+    struct s3_store *s3;
+    struct store_call *call;
+    enum s3_stage stage;
+    char *path, *query; /* encoded */
+    char *payload;      /* what is signed for the body */
+    GPtrArray *headers; /* "name:value", the same for each try */
+    GString *xml;       /* a body of our own */
+    struct iovec xml_iov;
+    GPtrArray *odd_keys; /* char *; of DELETE_ODD, the last one is next */
+    GError *first_error; /* what CHECK_LANDED is to clear up */
+    int64_t deadline_us; /* of the call, all stages */
+};
+
+/* Refuses calls that no request can be made of. */
+bool s3_request_check(const struct store_call *call, const struct store_caps *caps, GError **error);
+
+/* Makes OP->http and what it needs for OP->stage. */
+void s3_request_make(struct s3_op *op);
+void s3_request_clear(struct s3_op *op);
+
+/* http_request's judge: answers that say the opposite of their status, and short ones. */
+enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why);
+
+/* Puts the answer of stage MAIN into OP->call. *CODE (may stay NULL) is S3's code of a failure. */
+bool s3_answer_take(struct s3_op *op, char **code, GError **error);
+
+/* Whether the HEAD answer of CHECK_LANDED shows what the call sent; then it is taken. */
+bool s3_answer_is_ours(struct s3_op *op);
+
+/* The failure an answer stands for: "put KEY: HTTP 503 SlowDown: … after 5 tries in 31.0 s". */
+void s3_answer_error(struct s3_op *op, const char *code, const char *message, GError **error);
+const char *s3_verb_name(enum store_verb verb);

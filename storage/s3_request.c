@@ -1,0 +1,466 @@
+#include "storage/s3_op.h"
+
+#include "config/error.h"
+#include "storage/s3_sign.h"
+#include "storage/s3_xml.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define KEY_BYTES_MAX       1024
+#define XML_CAP             (64 * 1024 * 1024)
+#define DEADLINE_MS         60000
+#define SERVER_DEADLINE_MS  300000 /* of what the server does by itself: copies, commits */
+#define SLOWEST_BYTES_PER_S (1024 * 1024)
+#define STALL_MS            10000
+#define SMALL_DEADLINE_MS   10000 /* below, the caller wants to know soon whether anyone is there */
+#define REFUSED_MS          2000
+
+/* --- checks --- */
+
+static bool wants_key(enum store_verb verb)
+{
+    return verb != STORE_LIST && verb != STORE_UPLOADS && verb != STORE_DELETE_MANY;
+}
+
+static bool check_key(const char *key, GError **error)
+{
+    if (!key || !*key)
+        return error_set(error, EINVAL, "an object's key cannot be empty");
+    if (strlen(key) > KEY_BYTES_MAX)
+        return error_set(error, ENAMETOOLONG, "%s: the key is longer than %d bytes", key,
+                         KEY_BYTES_MAX);
+    if (!g_utf8_validate(key, -1, NULL))
+        return error_set(error, EINVAL, "a key is not UTF-8");
+    return true;
+}
+
+static bool is_header_name(const char *name)
+{
+    if (!*name)
+        return false;
+    for (; *name; name++)
+        if (!g_ascii_islower(*name) && !g_ascii_isdigit(*name) && !strchr("-_.", *name))
+            return false;
+    return true;
+}
+
+static bool check_metadata(const struct store_call *call, GError **error)
+{
+    GHashTableIter iter;
+    gpointer name, value;
+
+    if (!call->metadata)
+        return true;
+    g_hash_table_iter_init(&iter, call->metadata);
+    while (g_hash_table_iter_next(&iter, &name, &value)) {
+        if (!is_header_name(name))
+            return error_set(error, EINVAL, "%s: no metadata can have such a name", call->key);
+        for (const char *c = value; *c; c++)
+            if (!g_ascii_isprint(*c))
+                return error_set(error, EINVAL, "%s: metadata %s is not printable ASCII", call->key,
+                                 (char *)name);
+    }
+    return true;
+}
+
+static bool is_etag(const char *etag)
+{
+    for (; etag && *etag; etag++)
+        if (!g_ascii_isgraph(*etag))
+            return false;
+    return true;
+}
+
+static bool check_upload(const struct store_call *call, const struct store_caps *caps,
+                         GError **error)
+{
+    bool is_part = call->verb == STORE_PART || call->verb == STORE_COPY_PART;
+    bool wants_id = is_part || call->verb == STORE_COMMIT || call->verb == STORE_ABORT;
+
+    if (wants_id && (!call->upload_id || !*call->upload_id))
+        return error_set(error, EINVAL, "%s: no upload is named", call->key);
+    if (is_part && (call->part_number < 1 || call->part_number > caps->max_parts))
+        return error_set(error, EINVAL, "%s: part %u is not between 1 and %u", call->key,
+                         call->part_number, caps->max_parts);
+    if (call->verb == STORE_COPY_PART && !call->length)
+        return error_set(error, EINVAL, "%s: a copied part cannot be empty", call->key);
+    if (call->verb == STORE_COMMIT && (call->if_absent || call->if_match))
+        return error_set(error, ENOTSUP, "%s: not every S3 store can commit on a condition",
+                         call->key);
+    return true;
+}
+
+static bool check_sizes(const struct store_call *call, const struct store_caps *caps,
+                        GError **error)
+{
+    uint64_t bytes = store_call_body_bytes(call);
+    uint64_t max = call->verb == STORE_PUT    ? caps->max_put_bytes
+                   : call->verb == STORE_PART ? caps->max_part_bytes
+                                              : UINT64_MAX;
+
+    if (bytes > max)
+        return error_set(error, EFBIG, "%s: %" PRIu64 " bytes in one request, more than %" PRIu64,
+                         call->key, bytes, max);
+    if (call->verb == STORE_DELETE_MANY && call->keys && call->keys->len > caps->max_delete_keys)
+        return error_set(error, EINVAL, "%u keys in one request, more than %u", call->keys->len,
+                         caps->max_delete_keys);
+    return true;
+}
+
+bool s3_request_check(const struct store_call *call, const struct store_caps *caps, GError **error)
+{
+    bool wants_source = call->verb == STORE_COPY || call->verb == STORE_COPY_PART;
+
+    if (wants_key(call->verb) && !check_key(call->key, error))
+        return false;
+    if (wants_source && !check_key(call->source_key, error))
+        return false;
+    for (guint i = 0; call->verb == STORE_DELETE_MANY && i < call->keys->len; i++)
+        if (!check_key(call->keys->pdata[i], error))
+            return false;
+    if (!is_etag(call->if_match))
+        return error_set(error, EINVAL, "%s: the condition is no ETag", call->key);
+    return check_metadata(call, error) && check_upload(call, caps, error) &&
+           check_sizes(call, caps, error);
+}
+
+/* --- building blocks --- */
+
+static void add_header(struct s3_op *op, const char *name, const char *value)
+{
+    g_ptr_array_add(op->headers, g_strconcat(name, ":", value, NULL));
+}
+
+static void add_metadata(struct s3_op *op)
+{
+    GHashTableIter iter;
+    gpointer name, value;
+
+    if (!op->call->metadata)
+        return;
+    g_hash_table_iter_init(&iter, op->call->metadata);
+    while (g_hash_table_iter_next(&iter, &name, &value)) {
+        g_autofree char *full = g_strconcat("x-amz-meta-", name, NULL);
+
+        add_header(op, full, value);
+    }
+}
+
+static void add_quoted(struct s3_op *op, const char *name, const char *etag)
+{
+    g_autofree char *quoted = g_strdup_printf("\"%s\"", etag);
+
+    add_header(op, name, quoted);
+}
+
+static void add_source(struct s3_op *op)
+{
+    g_autofree char *key = uri_encode(op->call->source_key, true);
+    g_autofree char *source = g_strdup_printf("/%s/%s", op->s3->bucket, key);
+
+    add_header(op, "x-amz-copy-source", source);
+}
+
+static void add_number(GPtrArray *query, const char *name, unsigned number)
+{
+    g_autofree char *text = g_strdup_printf("%u", number);
+
+    uri_query_add(query, name, text);
+}
+
+static void send_xml(struct s3_op *op, GString *xml)
+{
+    op->xml = xml;
+    op->xml_iov = (struct iovec){xml->str, xml->len};
+    op->http.has_body = true;
+    op->http.send_iov = &op->xml_iov;
+    op->http.send_count = 1;
+    op->http.send_bytes = xml->len;
+    op->payload = s3_sha256_hex(&op->xml_iov, 1);
+}
+
+/* The hash of a large body is computed here, on the caller's thread, and kept for all tries. */
+static void send_iov(struct s3_op *op)
+{
+    struct store_call *call = op->call;
+
+    op->http.has_body = true;
+    op->http.send_iov = call->iov;
+    op->http.send_count = call->iov_count;
+    op->http.send_bytes = store_call_body_bytes(call);
+    if (op->s3->endpoint.is_https)
+        op->payload = g_strdup(S3_UNSIGNED_PAYLOAD);
+    else if (call->has_sha256)
+        op->payload = s3_hex(call->sha256, sizeof(call->sha256));
+    else
+        op->payload = s3_sha256_hex(call->iov, call->iov_count);
+}
+
+/* --- one function a verb --- */
+
+static void make_head(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "HEAD";
+}
+
+static void make_get(struct s3_op *op, GPtrArray *query)
+{
+    struct store_call *call = op->call;
+    g_autofree char *range = NULL;
+
+    /* No range means "nothing": then only the object's description is wanted. */
+    op->http.method = call->length ? "GET" : "HEAD";
+    if (call->if_match)
+        add_quoted(op, "if-match", call->if_match);
+    if (!call->length)
+        return;
+    range = g_strdup_printf("bytes=%" PRIu64 "-%" PRIu64, call->offset,
+                            call->offset + call->length - 1);
+    add_header(op, "range", range);
+    op->http.receive_iov = call->iov;
+    op->http.receive_count = call->iov_count;
+}
+
+static void make_put(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "PUT";
+    add_metadata(op);
+    if (op->call->if_absent)
+        add_header(op, "if-none-match", "*");
+    /* Without quotes: some stores compare the header with the bare ETag. */
+    if (op->call->if_match)
+        add_header(op, "if-match", op->call->if_match);
+    send_iov(op);
+}
+
+static void make_copy(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "PUT";
+    op->http.has_body = true;
+    add_source(op);
+    add_header(op, "x-amz-metadata-directive", op->call->metadata ? "REPLACE" : "COPY");
+    add_metadata(op);
+    if (op->call->if_match)
+        add_quoted(op, "x-amz-copy-source-if-match", op->call->if_match);
+}
+
+static void make_delete(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "DELETE";
+}
+
+static void make_delete_many(struct s3_op *op, GPtrArray *query)
+{
+    g_autoptr(GPtrArray) keys = g_ptr_array_new();
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
+    g_autofree char *md5 = NULL;
+    guint8 digest[16];
+    gsize size = sizeof(digest);
+
+    for (guint i = 0; i < op->call->keys->len; i++)
+        if (s3_xml_can_hold(op->call->keys->pdata[i]))
+            g_ptr_array_add(keys, op->call->keys->pdata[i]);
+    op->http.method = "POST";
+    uri_query_add(query, "delete", "");
+    send_xml(op, s3_xml_make_delete(keys));
+    g_checksum_update(checksum, (const guchar *)op->xml->str, (gssize)op->xml->len);
+    g_checksum_get_digest(checksum, digest, &size);
+    md5 = g_base64_encode(digest, size);
+    add_header(op, "content-md5", md5);
+}
+
+static void make_list(struct s3_op *op, GPtrArray *query)
+{
+    struct store_call *call = op->call;
+
+    op->http.method = "GET";
+    uri_query_add(query, "list-type", "2");
+    uri_query_add(query, "encoding-type", "url");
+    uri_query_add(query, "prefix", call->key ? call->key : "");
+    if (call->delimiter)
+        uri_query_add(query, "delimiter", "/");
+    if (call->token)
+        uri_query_add(query, "continuation-token", call->token);
+    else if (call->start_after)
+        uri_query_add(query, "start-after", call->start_after);
+    if (call->limit)
+        add_number(query, "max-keys", MIN(call->limit, op->s3->store.caps.max_list_entries));
+}
+
+static void make_begin(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "POST";
+    op->http.has_body = true;
+    uri_query_add(query, "uploads", "");
+    add_metadata(op);
+}
+
+static void make_part(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "PUT";
+    add_number(query, "partNumber", op->call->part_number);
+    uri_query_add(query, "uploadId", op->call->upload_id);
+    send_iov(op);
+}
+
+static void make_copy_part(struct s3_op *op, GPtrArray *query)
+{
+    struct store_call *call = op->call;
+    g_autofree char *range = g_strdup_printf("bytes=%" PRIu64 "-%" PRIu64, call->offset,
+                                             call->offset + call->length - 1);
+
+    op->http.method = "PUT";
+    op->http.has_body = true;
+    add_number(query, "partNumber", call->part_number);
+    uri_query_add(query, "uploadId", call->upload_id);
+    add_source(op);
+    add_header(op, "x-amz-copy-source-range", range);
+    if (call->if_match)
+        add_quoted(op, "x-amz-copy-source-if-match", call->if_match);
+}
+
+static void make_commit(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "POST";
+    uri_query_add(query, "uploadId", op->call->upload_id);
+    send_xml(op, s3_xml_make_commit(op->call->parts));
+}
+
+static void make_abort(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "DELETE";
+    uri_query_add(query, "uploadId", op->call->upload_id);
+}
+
+static void make_uploads(struct s3_op *op, GPtrArray *query)
+{
+    struct store_call *call = op->call;
+    g_autofree char *key = NULL, *upload_id = NULL;
+
+    op->http.method = "GET";
+    uri_query_add(query, "uploads", "");
+    uri_query_add(query, "encoding-type", "url");
+    uri_query_add(query, "prefix", call->key ? call->key : "");
+    if (call->limit)
+        add_number(query, "max-uploads", MIN(call->limit, op->s3->store.caps.max_list_entries));
+    if (!call->token || !s3_xml_split_token(call->token, &key, &upload_id))
+        return;
+    uri_query_add(query, "key-marker", key);
+    uri_query_add(query, "upload-id-marker", upload_id);
+}
+
+static const struct {
+    void (*make)(struct s3_op *op, GPtrArray *query);
+    bool is_servers; /* the server works without a byte on the wire */
+} verbs[STORE_VERBS] = {
+    [STORE_HEAD] = {make_head, false},       [STORE_GET] = {make_get, false},
+    [STORE_PUT] = {make_put, false},         [STORE_COPY] = {make_copy, true},
+    [STORE_DELETE] = {make_delete, false},   [STORE_DELETE_MANY] = {make_delete_many, true},
+    [STORE_LIST] = {make_list, false},       [STORE_BEGIN] = {make_begin, false},
+    [STORE_PART] = {make_part, false},       [STORE_COPY_PART] = {make_copy_part, true},
+    [STORE_COMMIT] = {make_commit, true},    [STORE_ABORT] = {make_abort, false},
+    [STORE_UPLOADS] = {make_uploads, false},
+};
+
+/* --- putting it together --- */
+
+static const char *stage_key(const struct s3_op *op)
+{
+    if (op->stage == S3_CHECK_SOURCE)
+        return op->call->source_key;
+    if (op->stage == S3_DELETE_ODD)
+        return op->odd_keys->pdata[op->odd_keys->len - 1];
+    return wants_key(op->call->verb) ? op->call->key : "";
+}
+
+static void make_address(struct s3_op *op, GPtrArray *query)
+{
+    struct s3_store *s3 = op->s3;
+    g_autofree char *key = uri_encode(stage_key(op), true);
+
+    if (s3->virtual_host)
+        op->path = g_strconcat("/", key, NULL);
+    else
+        op->path = g_strdup_printf(*key ? "/%s/%s" : "/%s%s", s3->bucket, key);
+    op->query = uri_query_join(query);
+    op->http.url = g_strdup_printf("%s://%s%s%s%s", s3->endpoint.is_https ? "https" : "http",
+                                   s3->endpoint.host, op->path, *op->query ? "?" : "", op->query);
+}
+
+static unsigned whole_deadline_ms(const struct s3_op *op)
+{
+    const struct store_call *call = op->call;
+    uint64_t bytes = store_call_body_bytes(call);
+
+    if (call->deadline_ms)
+        return call->deadline_ms;
+    if (op->s3->deadline_ms)
+        return op->s3->deadline_ms;
+    if (verbs[call->verb].is_servers)
+        return SERVER_DEADLINE_MS;
+    return DEADLINE_MS + (unsigned)(bytes * 1000 / SLOWEST_BYTES_PER_S);
+}
+
+static void set_limits(struct s3_op *op)
+{
+    bool is_servers = op->stage == S3_MAIN && verbs[op->call->verb].is_servers;
+    int64_t now_us = g_get_monotonic_time();
+    unsigned whole_ms = whole_deadline_ms(op);
+
+    if (!op->deadline_us)
+        op->deadline_us = now_us + (int64_t)whole_ms * 1000;
+    op->http.deadline_ms = (unsigned)(MAX(op->deadline_us - now_us, 0) / 1000);
+    op->http.stall_ms = is_servers ? 0 : op->s3->stall_ms ? op->s3->stall_ms : STALL_MS;
+    op->http.refused_ms = whole_ms <= SMALL_DEADLINE_MS ? REFUSED_MS : 0;
+    op->http.collect_cap = XML_CAP;
+}
+
+static void sign_try(struct http_request *http, GPtrArray *headers)
+{
+    struct s3_op *op = (struct s3_op *)http;
+    struct s3_signing signing = {.credentials = &op->s3->credentials,
+                                 .method = http->method,
+                                 .path = op->path,
+                                 .query = op->query,
+                                 .payload = op->payload,
+                                 .now_s = g_get_real_time() / G_USEC_PER_SEC};
+
+    g_ptr_array_add(headers, g_strconcat("host:", op->s3->endpoint.host, NULL));
+    for (guint i = 0; i < op->headers->len; i++)
+        g_ptr_array_add(headers, g_strdup(op->headers->pdata[i]));
+    s3_sign(&signing, headers);
+}
+
+void s3_request_make(struct s3_op *op)
+{
+    g_autoptr(GPtrArray) query = g_ptr_array_new_with_free_func(g_free);
+
+    s3_request_clear(op);
+    op->headers = g_ptr_array_new_with_free_func(g_free);
+    if (op->stage == S3_MAIN)
+        verbs[op->call->verb].make(op, query);
+    else
+        op->http.method = op->stage == S3_DELETE_ODD ? "DELETE" : "HEAD";
+    if (!op->payload)
+        op->payload = s3_sha256_hex(NULL, 0);
+    make_address(op, query);
+    set_limits(op);
+    op->http.prepare = sign_try;
+}
+
+void s3_request_clear(struct s3_op *op)
+{
+    http_request_clear(&op->http);
+    op->http.send_iov = op->http.receive_iov = NULL;
+    op->http.send_count = op->http.receive_count = 0;
+    op->http.send_bytes = 0;
+    op->http.has_body = false;
+    g_clear_pointer(&op->path, g_free);
+    g_clear_pointer(&op->query, g_free);
+    g_clear_pointer(&op->payload, g_free);
+    g_clear_pointer(&op->headers, g_ptr_array_unref);
+    if (op->xml)
+        g_string_free(op->xml, TRUE);
+    op->xml = NULL;
+}
