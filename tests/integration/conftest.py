@@ -1,0 +1,174 @@
+"""Real mounts over real stores: a file store, and the S3 server that scripts/test started."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+
+import boto3
+import pytest
+from botocore.config import Config
+
+READY_S = 20
+BAD_LOG = re.compile(r"\berror\b|\bwarning\b|critical|sanitizer|runtime error", re.I)
+
+
+def program(name):
+    path = pathlib.Path(os.environ["DSTACK_BIN"]) / name
+    assert path.exists(), f"{path} is not built"
+    return str(path)
+
+
+def is_mounted(path):
+    return any(line.split()[1] == str(path) for line in open("/proc/mounts"))
+
+
+def wait_for(what, seconds, description):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"not within {seconds} s: {description}")
+
+
+class FileStore:
+    """A prefix in a directory; read with nothing of ours."""
+
+    def __init__(self, path):
+        self.root = path / "store"
+        self.root.mkdir()
+        self.url = f"file://{self.root}"
+        self.arguments = []
+        self.environment = {}
+
+    def read(self, key):
+        try:
+            return (self.root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+class S3Store:
+    """A prefix of its own in the test bucket; read through boto3."""
+
+    def __init__(self):
+        self.endpoint = os.environ["DSTACK_TEST_RGW"]
+        self.bucket = os.environ["DSTACK_TEST_RGW_BUCKET"]
+        key, secret = os.environ["DSTACK_TEST_RGW_KEY"], os.environ["DSTACK_TEST_RGW_SECRET"]
+        self.prefix = f"mount-{uuid.uuid4().hex[:12]}/"
+        self.url = f"s3://{self.bucket}/{self.prefix}"
+        self.arguments = ["--endpoint", self.endpoint, "--region", "us-east-1"]
+        self.environment = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        self.client = boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id=key,
+            aws_secret_access_key=secret, config=Config(s3={"addressing_style": "path"}))
+
+    def read(self, key):
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+
+    def remove_all(self):
+        for page in self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix):
+            for item in page.get("Contents", []):
+                self.client.delete_object(Bucket=self.bucket, Key=item["Key"])
+
+
+class Mount:
+    """One dstack-mount in the foreground; stop() checks that it drained and had no complaints."""
+
+    def __init__(self, store, directory, *options):
+        self.path = directory / "mnt"
+        self.path.mkdir(exist_ok=True)
+        self.status_file = directory / "status.json"
+        self.status_file.unlink(missing_ok=True)
+        self.log_path = directory / "mount.log"
+        self.log = open(self.log_path, "w")
+        self.process = subprocess.Popen(
+            [program("dstack-mount"), store.url, str(self.path), "-f",
+             "--status-file", str(self.status_file), *store.arguments, *options],
+            env={**os.environ, **store.environment}, stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=self.log)
+        try:
+            wait_for(self.is_ready_or_dead, READY_S, "the mount is ready")
+            assert self.process.poll() is None, self.log_path.read_text()
+        except BaseException:
+            self.kill()
+            raise
+
+    def status(self):
+        try:
+            return json.loads(self.status_file.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def is_ready_or_dead(self):
+        return self.process.poll() is not None or self.status().get("state") == "ready"
+
+    def peak_rss_bytes(self):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", text).group(1)) * 1024
+
+    def stop(self, seconds=60):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(seconds)
+        finally:
+            self.kill()
+        log = self.log_path.read_text()
+        assert code == 0, log
+        assert not BAD_LOG.search(log), log
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        self.log.close()
+        if is_mounted(self.path):
+            subprocess.run(["fusermount3", "-uz", str(self.path)], check=False)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request, directory):
+    if request.param == "file":
+        yield FileStore(directory)
+        return
+    s3 = S3Store()
+    yield s3
+    s3.remove_all()
+
+
+@pytest.fixture
+def s3_store():
+    s3 = S3Store()
+    yield s3
+    s3.remove_all()
+
+
+@pytest.fixture
+def mount_at(store, directory):
+    """mount_at(*options): mounts the store; what the test left mounted is stopped and checked."""
+    mounts = []
+
+    def start(*options):
+        mounts.append(Mount(store, directory, *options))
+        return mounts[-1]
+
+    yield start
+    for mount in mounts:
+        if mount.process.poll() is None:
+            mount.stop()
+        mount.kill()
