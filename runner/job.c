@@ -104,28 +104,12 @@ static void note_wish(enum stop_wish wish, void *user)
         move(job, to, NULL);
 }
 
-/* Each mounted artifact is a directory object from the start: it can be mounted where the store is
- * a directory, and listed while it is empty. */
-static bool mark_directories(struct store *root, const struct run *run, GError **error)
-{
-    for (guint i = 0; i < run->artifacts->len; i++) {
-        const struct run_artifact *artifact = run->artifacts->pdata[i];
-        g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
-
-        if (artifact->mount && !store_write(root, prefix, NULL, 0, NULL, NULL, error))
-            return false;
-    }
-    return true;
-}
-
 static bool prepare(struct job *job, GError **error)
 {
     const struct run *run = job->run;
 
     job->log = log_writer_open(job->root, run->repo, run->name, error);
     if (!job->log || !job_files_fetch(job->root, run, &job->watch.stop, error))
-        return false;
-    if (!mark_directories(job->root, run, error))
         return false;
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     return job->mounts != NULL;
