@@ -1,0 +1,111 @@
+/* Workflows: what is accepted, and what is said of what is not. */
+#include "config/workflow.h"
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+static GPtrArray *parse(const char *text, GError **error)
+{
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)workflow_free);
+
+    if (!workflows_parse("w.yaml", text, strlen(text), list, error))
+        return NULL;
+    return g_steal_pointer(&list);
+}
+
+static void refuses(const char *text, const char *place, const char *part)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = parse(text, &error);
+
+    cr_assert_null(list, "accepted: %s", text);
+    cr_assert_eq(error->code, EINVAL);
+    cr_assert(g_str_has_prefix(error->message, place), "%s", error->message);
+    cr_assert_not_null(strstr(error->message, part), "%s", error->message);
+}
+
+#define BEGIN "workflows:\n  - name: a\n    provider: bash\n"
+
+Test(workflow, takes_every_part)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = parse(BEGIN "    commands: [one, two]\n"
+                                            "    env: [A=1, B]\n"
+                                            "    artifacts:\n"
+                                            "      - path: ./out//x/\n"
+                                            "        mount: true\n"
+                                            "      - path: ~/y\n"
+                                            "      - path: /z\n"
+                                            "    deps:\n"
+                                            "      - tag: best\n",
+                                      &error);
+    struct workflow *workflow;
+    struct workflow_artifact *artifact;
+
+    cr_assert_not_null(list, "%s", error ? error->message : "");
+    workflow = workflows_find(list, "a", &error);
+    cr_assert_not_null(workflow);
+    cr_assert_str_eq(workflow->commands[1], "two");
+    cr_assert_str_eq(workflow->env[1], "B");
+    artifact = workflow->artifacts->pdata[0];
+    cr_assert_str_eq(artifact->path, "out/x");
+    cr_assert(artifact->mount);
+    artifact = workflow->artifacts->pdata[1];
+    cr_assert_str_eq(artifact->path, "~/y");
+    cr_assert_not(artifact->mount);
+    artifact = workflow->artifacts->pdata[2];
+    cr_assert_str_eq(artifact->path, "/z");
+    cr_assert_str_eq(((struct workflow_dep *)workflow->deps->pdata[0])->tag, "best");
+}
+
+Test(workflow, says_where_and_what_was_expected)
+{
+    refuses(BEGIN "    comands: [x]\n", "w.yaml:4:5: ", "commands");
+    refuses(BEGIN, "w.yaml:2:5: ", "commands");
+    refuses(BEGIN "    commands: {a: b}\n", "w.yaml:4:15: ", "list");
+    refuses(BEGIN "    commands: [x]\n    artifacts: out\n", "w.yaml:5:16: ", "must be a list");
+    refuses("workflows:\n  - provider: bash\n", "w.yaml:2:5: ", "name");
+    refuses("workflows:\n  - name: a\n    provider: bsh\n", "w.yaml:3:15: ", "bash");
+    refuses("workflows: [\n", "w.yaml:", "");
+    refuses("workflow: []\n", "w.yaml:1:1: ", "workflows");
+}
+
+Test(workflow, refuses_two_of_a_name)
+{
+    refuses(BEGIN "    commands: [x]\n  - name: a\n    provider: bash\n    commands: [y]\n",
+            "w.yaml:5:5: ", "w.yaml:2");
+}
+
+Test(workflow, refuses_artifacts_outside)
+{
+    static const char *const paths[] = {"/", "//", "..", "a/../..", "../x", "~", "~/", ".", "''"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(paths); i++) {
+        g_autofree char *text =
+            g_strdup_printf(BEGIN "    commands: [x]\n    artifacts:\n      - path: %s\n",
+                            strcmp(paths[i], "~") ? paths[i] : "'~'");
+
+        refuses(text, "w.yaml:6:9: ", "refused");
+    }
+}
+
+Test(workflow, refuses_aliases_and_depth)
+{
+    g_autoptr(GString) deep = g_string_new("workflows: ");
+
+    refuses("workflows: &a [*a]\n", "w.yaml:1:", "");
+    for (int i = 0; i < 1000; i++)
+        g_string_append_c(deep, '[');
+    refuses(deep->str, "w.yaml:1:", "");
+}
+
+Test(workflow, an_unknown_one_tells_which_there_are)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = parse(BEGIN "    commands: [x]\n", &error);
+
+    cr_assert_not_null(list);
+    cr_assert_null(workflows_find(list, "b", &error));
+    cr_assert_eq(error->code, ENOENT);
+    cr_assert_str_eq(error->message, "no workflow \"b\"; there are: a");
+}
