@@ -61,7 +61,7 @@ static bool read_remote(struct settings *settings, const struct yaml_node *map, 
     return true;
 }
 
-static bool read_settings(struct settings *settings, const char *text, size_t size, GError **error)
+bool settings_parse(struct settings *settings, const char *text, size_t size, GError **error)
 {
     static const char *const keys[] = {"remotes", NULL};
     g_autoptr(YamlNode) top = yaml_doc_parse(settings->path, text, size, error);
@@ -95,7 +95,7 @@ bool settings_load(struct settings *settings, GError **error)
             return true;
         return error_set(error, EIO, "%s", why->message);
     }
-    return read_settings(settings, text, size, error);
+    return settings_parse(settings, text, size, error);
 }
 
 static void put_text(GString *out, const char *key, const char *value)

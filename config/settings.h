@@ -22,6 +22,10 @@ struct settings {
 };
 
 bool settings_load(struct settings *settings, GError **error);
+
+/* Adds the remotes of TEXT; settings->path and ->remotes are set already. */
+bool settings_parse(struct settings *settings, const char *text, size_t size, GError **error);
+
 bool settings_save(const struct settings *settings, GError **error); /* whole or not at all */
 void settings_clear(struct settings *settings);
 
