@@ -83,17 +83,23 @@ static bool list_tags(struct cli_roots *roots, GError **error)
  */
 static bool add(struct cli_roots *roots, const char *first, const char *second, GError **error)
 {
-    struct store *root = cli_find_run(roots, first, NULL);
+    g_autoptr(GError) why = NULL;
+    struct store *root = cli_find_run(roots, first, &why);
     const char *run = first, *tag = second;
 
-    if (!root) {
-        root = cli_find_run(roots, second, NULL);
+    if (!root && error_is(why, ENOENT)) {
+        g_clear_error(&why);
+        root = cli_find_run(roots, second, &why);
         run = second;
         tag = first;
     }
-    if (!root)
+    if (!root && error_is(why, ENOENT))
         return error_set(error, ENOENT, "neither %s nor %s is a run; see dstack ps -a", first,
                          second);
+    if (!root) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
     return cli_tag_write(root, roots->repo.id, tag, run, error);
 }
 
@@ -105,9 +111,16 @@ static bool delete_tag(struct cli_roots *roots, const char *tag, GError **error)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(candidates); i++) {
         g_autofree char *run = NULL;
+        g_autoptr(GError) why = NULL;
 
-        if (!candidates[i] || !tag_load(candidates[i], roots->repo.id, tag, &run, NULL))
+        if (!candidates[i])
             continue;
+        if (!tag_load(candidates[i], roots->repo.id, tag, &run, &why)) {
+            if (error_is(why, ENOENT))
+                continue;
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
         found = true;
         if (!store_delete(candidates[i], key, error))
             return false;
