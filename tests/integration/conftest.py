@@ -48,7 +48,7 @@ class FileStore:
 
     def read(self, key):
         try:
-            return (self.root / key).read_bytes()
+            return (self.root / key.replace("%", "%25")).read_bytes()  # "%" is escaped there
         except FileNotFoundError:
             return None
 
