@@ -124,7 +124,8 @@ class Run:
 
     def artifacts(self):
         prefix = f"artifacts/demo/{self.name}/"
-        return [k[len(prefix):] for k in self.root.keys(prefix)]
+        """The files: a key that ends in '/' stands for a directory."""
+        return [k[len(prefix):] for k in self.root.keys(prefix) if not k.endswith("/")]
 
     def processes(self):
         found = []
@@ -310,3 +311,44 @@ def test_a_killed_runner_is_noticed_and_nothing_stays(start, mounted):
     state = run.finish()
     assert (state["status"], state["reason"]) == ("failed", "runner lost")
     assert run.artifacts() == (["output/a"] if mounted else [])
+
+
+WORKFLOW = """workflows:
+  - name: long
+    provider: bash
+    commands:
+      - setsid sleep 303 & echo x > output/a; sleep 60
+    artifacts:
+      - path: ./output
+        mount: true
+"""
+
+
+def test_ps_settles_what_even_the_keeper_could_not(tmp_path, home):
+    """Both processes are killed: whoever lists the runs on this machine cleans up."""
+    repo = tmp_path / "repo"
+    (repo / ".dstack").mkdir(parents=True)
+    (repo / ".dstack" / "workflows.yaml").write_text(WORKFLOW)
+
+    def dstack(*arguments):
+        done = subprocess.run([BIN / "dstack", *arguments], cwd=repo, capture_output=True, text=True,
+                              timeout=LIMIT_S, env={**os.environ, "DSTACK_HOME": str(home)},
+                              stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    dstack("run", "-d", "long")
+    end = time.monotonic() + LIMIT_S
+    while "running" not in dstack("ps", "-a") or not list(home.glob("artifacts/*/*/output/a")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    document = json.loads(next(home.glob("runs/*/*.json")).read_text())
+    worker = document["state"]["owner"]["pid"]
+    keeper = int(pathlib.Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    assert "failed" in dstack("ps", "-a")
+    assert list((home / "work").iterdir()) == []
+    assert str(home) not in pathlib.Path("/proc/self/mountinfo").read_text()
+    assert subprocess.run(["pgrep", "-f", "sleep 303$"], capture_output=True).stdout == b""
+    assert len(list(home.glob("artifacts/*/*/output/a"))) == 1
