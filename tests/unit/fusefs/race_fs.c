@@ -1,0 +1,99 @@
+/* Many threads on one filesystem at once: writes, reads, fsyncs, renames, listings. Under
+ * ThreadSanitizer it finds races; without it, that every file holds what was written last. */
+#include "fusefs/fs.h"
+
+#include "tests/support/memory_store.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKERS 4
+#define ROUNDS  8
+#define PIECE   (1u << 20)
+#define PIECES  10
+
+static struct fs *fs;
+
+static void must(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "failed: %s\n", what);
+    abort();
+}
+
+static void compare(void *user, const struct iovec *iov, unsigned count)
+{
+    const uint8_t *byte = user;
+
+    must(count > 0, "read came to the end");
+    for (unsigned i = 0; i < count; i++)
+        for (size_t j = 0; j < iov[i].iov_len; j += 997)
+            must(((uint8_t *)iov[i].iov_base)[j] == *byte, "bytes read are those written");
+}
+
+static void check_file(struct fs_file *file, struct fs_caller *caller, uint8_t byte)
+{
+    for (unsigned i = 0; i < PIECES; i++)
+        must(fs_read(fs, caller, file, (uint64_t)i * PIECE, 128 * 1024, compare, &byte) == 0,
+             "read");
+}
+
+static void round_of(unsigned worker, unsigned round, uint8_t *data)
+{
+    struct fs_caller caller = {0};
+    g_autofree char *name = g_strdup_printf("f%u", worker);
+    g_autofree char *moved = g_strdup_printf("g%u", worker);
+    uint8_t byte = worker * 16 + round;
+    struct fs_file *file;
+    struct fs_dir *dir;
+    struct stat st;
+
+    must(fs_create(fs, &caller, FS_ROOT, name, 0644, O_RDWR, &file, &st) == 0, "create");
+    memset(data, byte, PIECE);
+    for (unsigned i = 0; i < PIECES; i++)
+        must(fs_write(fs, &caller, file, (uint64_t)i * PIECE, data, PIECE) == 0, "write");
+    if (round % 2)
+        check_file(file, &caller, byte);
+    must(fs_fsync(fs, &caller, file) == 0, "fsync");
+    check_file(file, &caller, byte);
+    must(fs_rename(fs, &caller, FS_ROOT, name, FS_ROOT, moved, 0) == 0, "rename");
+    check_file(file, &caller, byte);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    must(fs_opendir(fs, &caller, FS_ROOT, &dir) == 0, "opendir");
+    fs_closedir(dir);
+}
+
+static void *work(void *user)
+{
+    unsigned worker = GPOINTER_TO_UINT(user);
+    g_autofree uint8_t *data = g_malloc(PIECE);
+
+    for (unsigned round = 0; round < ROUNDS; round++)
+        round_of(worker, round, data);
+    return NULL;
+}
+
+int main(void)
+{
+    struct fs_options options = {.budget_bytes = 64 << 20, .sync_interval_ms = 50};
+    struct store *store = memory_store_new();
+    pthread_t threads[WORKERS];
+
+    fs = fs_new(store, &options);
+    for (unsigned i = 0; i < WORKERS; i++)
+        must(pthread_create(&threads[i], NULL, work, GUINT_TO_POINTER(i)) == 0, "thread");
+    for (unsigned i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+    must(fs_drain(fs, 20000, NULL), "drain");
+    must(fs_peak_bytes(fs) <= options.budget_bytes, "memory stays in its budget");
+    fs_free(fs);
+    must(memory_store_uploads(store) == 0, "no upload is left");
+    store_unref(store);
+    printf("%u workers, %u rounds each\n", WORKERS, ROUNDS);
+    return 0;
+}
