@@ -114,6 +114,8 @@ static void after_main(struct s3_op *op)
     }
     if (!error && op->odd_keys && op->odd_keys->len)
         enter_stage(op, S3_DELETE_ODD);
+    else if (!error && op->call->verb == STORE_COMMIT && !op->call->object.etag)
+        enter_stage(op, S3_FIND_ETAG);
     else
         complete(op, error);
 }
@@ -123,6 +125,18 @@ static void after_landed(struct s3_op *op)
     bool is_ours = !op->http.error && s3_answer_is_ours(op);
 
     complete(op, is_ours ? NULL : g_steal_pointer(&op->first_error));
+}
+
+static void after_find(struct s3_op *op)
+{
+    const char *etag = is_success(op) ? http_header(&op->http, "etag") : NULL;
+
+    if (!etag) {
+        complete_failed(op);
+        return;
+    }
+    op->call->object.etag = s3_unquote(etag);
+    complete(op, NULL);
 }
 
 static void after_odd(struct s3_op *op)
@@ -143,9 +157,8 @@ static void after_odd(struct s3_op *op)
 static void on_done(struct http_request *http)
 {
     static void (*const after[])(struct s3_op * op) = {
-        [S3_CHECK_SOURCE] = after_source,
-        [S3_MAIN] = after_main,
-        [S3_CHECK_LANDED] = after_landed,
+        [S3_CHECK_SOURCE] = after_source, [S3_MAIN] = after_main,
+        [S3_CHECK_LANDED] = after_landed, [S3_FIND_ETAG] = after_find,
         [S3_DELETE_ODD] = after_odd,
     };
     struct s3_op *op = (struct s3_op *)http;

@@ -218,6 +218,45 @@ static bool take_text(struct s3_op *op, const char *root, const char *name, char
     return true;
 }
 
+/* The ETag of an upload whose parts' ETags are their MD5s; NULL when they are something else. */
+static char *upload_etag(GArray *parts)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
+
+    for (guint i = 0; parts && i < parts->len; i++) {
+        const char *etag = g_array_index(parts, struct store_part, i).etag;
+        uint8_t digest[MD5_BYTES];
+
+        if (strlen(etag) != 2 * MD5_BYTES || strspn(etag, "0123456789abcdef") != 2 * MD5_BYTES)
+            return NULL;
+        for (unsigned b = 0; b < MD5_BYTES; b++)
+            digest[b] = (uint8_t)(g_ascii_xdigit_value(etag[2 * b]) * 16 +
+                                  g_ascii_xdigit_value(etag[2 * b + 1]));
+        g_checksum_update(checksum, digest, sizeof(digest));
+    }
+    return parts ? g_strdup_printf("%s-%u", g_checksum_get_string(checksum), parts->len) : NULL;
+}
+
+/* Some stores leave the new ETag out; then it is what it must be, and NULL when that is unknown. */
+static bool take_commit(struct s3_op *op, GError **error)
+{
+    struct store_object *object = &op->call->object;
+
+    if (!take_text(op, "CompleteMultipartUploadResult", "ETag", &object->etag, error))
+        return false;
+    if (!*object->etag) {
+        g_free(object->etag);
+        object->etag = upload_etag(op->call->parts);
+    }
+    return true;
+}
+
+/* What a second try, a key at a time, may mend. */
+static bool is_passing(const char *code)
+{
+    return !code || http_retry_s3_code(code) || g_str_equal(code, "UnknownError");
+}
+
 static bool take_deleted(struct s3_op *op, GError **error)
 {
     struct store_call *call = op->call;
@@ -229,7 +268,13 @@ static bool take_deleted(struct s3_op *op, GError **error)
         return false;
     if (!call->failed_keys->len)
         return true;
-    tidy_code = tidy(code ? code : "no reason given");
+    if (is_passing(code)) {
+        for (guint i = 0; i < call->failed_keys->len; i++)
+            g_ptr_array_add(op->odd_keys, g_strdup(call->failed_keys->pdata[i]));
+        g_ptr_array_set_size(call->failed_keys, 0);
+        return true;
+    }
+    tidy_code = tidy(code);
     return error_set(error, error_code(op, code), "%u of %u keys were not deleted: %s",
                      call->failed_keys->len, call->keys->len, tidy_code);
 }
@@ -256,7 +301,7 @@ static bool take(struct s3_op *op, GError **error)
     case STORE_COPY_PART:
         return take_text(op, "CopyPartResult", "ETag", &call->part_etag, error);
     case STORE_COMMIT:
-        return take_text(op, "CompleteMultipartUploadResult", "ETag", &call->object.etag, error);
+        return take_commit(op, error);
     case STORE_BEGIN:
         return take_text(op, "InitiateMultipartUploadResult", "UploadId", &call->upload_id, error);
     case STORE_LIST:
@@ -314,25 +359,6 @@ static char *body_md5(const struct store_call *call)
         g_checksum_update(checksum, data, (gssize)call->iov[i].iov_len);
     }
     return g_strdup(g_checksum_get_string(checksum));
-}
-
-/* The ETag of an upload whose parts' ETags are their MD5s; NULL when they are something else. */
-static char *upload_etag(GArray *parts)
-{
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
-
-    for (guint i = 0; parts && i < parts->len; i++) {
-        const char *etag = g_array_index(parts, struct store_part, i).etag;
-        uint8_t digest[MD5_BYTES];
-
-        if (strlen(etag) != 2 * MD5_BYTES || strspn(etag, "0123456789abcdef") != 2 * MD5_BYTES)
-            return NULL;
-        for (unsigned b = 0; b < MD5_BYTES; b++)
-            digest[b] = (uint8_t)(g_ascii_xdigit_value(etag[2 * b]) * 16 +
-                                  g_ascii_xdigit_value(etag[2 * b + 1]));
-        g_checksum_update(checksum, digest, sizeof(digest));
-    }
-    return parts ? g_strdup_printf("%s-%u", g_checksum_get_string(checksum), parts->len) : NULL;
 }
 
 bool s3_answer_is_ours(struct s3_op *op)

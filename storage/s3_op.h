@@ -1,13 +1,15 @@
 /* One call to an S3 store under way: the driver's own, shared by s3.c (the driver), s3_request.c
  * (calls into requests) and s3_answer.c (answers into calls).
  *
- * shape: a call is one request, with two exceptions, which are stages:
+ * shape: a call is one request; what may be needed besides is in its stages:
  *
  *   CHECK_SOURCE  before a copy with if_match: not every store compares the source's ETag itself.
  *   MAIN          the request itself.
  *   CHECK_LANDED  a try failed half-way, and the next one says that the condition does not hold or
  *                 the upload is gone: is what is there now ours, from the first try?
- *   DELETE_ODD    keys that no XML document can hold, deleted one by one behind the others.
+ *   FIND_ETAG     the answer to a commit did not name the new ETag, and it cannot be computed.
+ *   DELETE_ODD    keys that no XML document can hold, and those that failed for a passing reason,
+ *                 deleted one by one behind the others.
  */
 #pragma once
 
@@ -26,7 +28,7 @@ struct s3_store {
     unsigned deadline_ms, stall_ms;
 };
 
-enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_DELETE_ODD };
+enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_FIND_ETAG, S3_DELETE_ODD };
 
 struct s3_op {
     struct http_request http;
