@@ -26,7 +26,7 @@ static bool can_show(const char *name, bool in_root)
 {
     size_t length = strlen(name);
 
-    return length > 0 && length <= 255 && strcmp(name, ".") && strcmp(name, "..") &&
+    return length > 0 && length <= 255 && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
            !strchr(name, '/') && !(in_root && g_str_has_prefix(name, ROOT_HIDDEN));
 }
 

@@ -239,7 +239,7 @@ static gboolean mount_and_serve(struct program *p, const char *url, GError **err
     ok = fuse_ops_run(p->ops, error);
     set_signals(&signals);
     drain(p, &signals); /* unmounted by somebody else: nothing was drained yet */
-    pthread_kill(p->signal_thread, SIGTERM);
+    pthread_kill(p->signal_thread, SIGHUP);
     pthread_join(p->signal_thread, NULL);
     fuse_ops_unmount(p->ops);
     return ok;

@@ -252,7 +252,7 @@ bool code_restore(struct store *root, const char *sha256, const char *dir, GErro
 
     if (fd < 0 || !download(root, key, fd, error) || !hash_file(fd, &found, &size, error))
         return false;
-    if (strcmp(found, sha256) != 0)
+    if (g_strcmp0(found, sha256) != 0)
         return error_set(error, EIO, "%s is damaged: its SHA-256 is %s", key, found);
     return code_unpack(fd, dir, error);
 }

@@ -101,7 +101,7 @@ static bool submit(const struct run_root *root, const struct run *run, char **jo
     g_auto(fd_t) log = argv ? open_log(run, error) : -1;
     struct process_options options = {.argv = argv, .env = env, .cwd = "/", .output = log};
     g_autofree char *machine = machine_id();
-    pid_t pid;
+    pid_t pid = 0;
 
     if (log < 0 || !detach(&options, &pid, error))
         return false;

@@ -110,7 +110,7 @@ static void unescape(char *text)
 {
     g_autofree char *plain = g_strcompress(text);
 
-    strcpy(text, plain);
+    memcpy(text, plain, strlen(plain) + 1); /* never longer than what it came from */
 }
 
 void mounts_detach(const char *path)

@@ -326,6 +326,8 @@ static void parse_owner(struct reader *reader, struct run_owner *owner, json_t *
     owner->host = get_string(reader, object, "host", true);
     owner->machine = get_string(reader, object, "machine", true);
     owner->pid = get_integer(reader, object, "pid", 1, INT32_MAX, 0);
+    if (owner->pid == 0)
+        refuse(reader, "pid", "the number of a process");
     owner->start_ticks = get_integer(reader, object, "start_ticks", 0, INT64_MAX, 0);
     owner->work_dir = get_string(reader, object, "work_dir", false);
 }

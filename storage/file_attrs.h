@@ -1,5 +1,6 @@
 /* A file's POSIX attributes as metadata of its object, in the keys and forms that s3fs uses, so
- * that a bucket moves between the two: mode, uid, gid (decimal), mtime, ctime, atime ("S.NNNNNNNNN").
+ * that a bucket moves between the two: mode, uid, gid (decimal), mtime, ctime, atime
+ * ("S.NNNNNNNNN").
  *
  * shape:  a directory is an empty object whose key ends in '/'; a symlink is an object with
  *         S_IFLNK in its mode and the target as its body.

@@ -277,7 +277,7 @@ void file_store_uploads(struct file_store *store, struct store_call *call, GErro
     for (unsigned i = 0; i < found->len; i++) {
         if (is_listed_before(call, found->pdata[i]))
             continue;
-        if (call->uploads->len == limit) {
+        if (last && call->uploads->len == limit) {
             call->next_token = g_strdup_printf("%s %s", last->upload_id, last->key);
             return;
         }

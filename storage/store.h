@@ -36,10 +36,10 @@ struct store;
 
 /* What a driver can do, as data. Callers ask this, never which driver it is. */
 struct store_caps {
-    uint64_t min_part_bytes;     /* every part of an upload but the last */
-    uint64_t max_part_bytes;     /* a part's bytes, and a copied part's range */
-    uint64_t max_put_bytes;      /* STORE_PUT's body */
-    uint64_t max_copy_bytes;     /* STORE_COPY's source */
+    uint64_t min_part_bytes; /* every part of an upload but the last */
+    uint64_t max_part_bytes; /* a part's bytes, and a copied part's range */
+    uint64_t max_put_bytes;  /* STORE_PUT's body */
+    uint64_t max_copy_bytes; /* STORE_COPY's source */
     uint64_t max_object_bytes;
     unsigned max_parts;
     unsigned max_delete_keys;    /* keys in one STORE_DELETE_MANY */
@@ -50,8 +50,8 @@ struct store_caps {
     bool has_put_if_match;       /* if_match on STORE_PUT is atomic */
     bool has_commit_if_match;    /* the same two on STORE_COMMIT */
     bool has_copy_part;
-    bool has_prefix_and_key;     /* "a" and "a/b" can both be objects */
-    bool wants_sha256;           /* bodies are signed with their SHA-256: give it when you have it */
+    bool has_prefix_and_key; /* "a" and "a/b" can both be objects */
+    bool wants_sha256;       /* bodies are signed with their SHA-256: give it when you have it */
 };
 
 struct store_object {
@@ -105,29 +105,29 @@ struct store_call {
     bool if_absent;
     char *upload_id;
     unsigned part_number;
-    uint64_t offset, length;      /* STORE_GET: length is iov's sum; STORE_COPY_PART: the range */
+    uint64_t offset, length; /* STORE_GET: length is iov's sum; STORE_COPY_PART: the range */
     struct iovec *iov;
     unsigned iov_count;
-    GHashTable *metadata;         /* NULL: none (STORE_COPY: keep the source's) */
+    GHashTable *metadata; /* NULL: none (STORE_COPY: keep the source's) */
     bool has_sha256;
-    uint8_t sha256[32];           /* of the whole body */
-    GPtrArray *keys;              /* char* */
-    GArray *parts;                /* struct store_part, ascending numbers */
-    bool delimiter;               /* fold keys at the next '/' into page prefixes */
-    char *token, *start_after;    /* continue a listing; or begin behind this key */
-    unsigned limit;               /* 0: as many as a page takes */
-    unsigned deadline_ms;         /* 0: the store's default; retries included */
+    uint8_t sha256[32];        /* of the whole body */
+    GPtrArray *keys;           /* char* */
+    GArray *parts;             /* struct store_part, ascending numbers */
+    bool delimiter;            /* fold keys at the next '/' into page prefixes */
+    char *token, *start_after; /* continue a listing; or begin behind this key */
+    unsigned limit;            /* 0: as many as a page takes */
+    unsigned deadline_ms;      /* 0: the store's default; retries included */
 
     /* The answer, valid once done. */
-    GError *error;                /* NULL: success */
+    GError *error; /* NULL: success */
     struct store_object object;
-    uint64_t received_bytes;      /* STORE_GET: less than asked for only at the object's end */
+    uint64_t received_bytes; /* STORE_GET: less than asked for only at the object's end */
     char *part_etag;
-    GPtrArray *failed_keys;       /* char* */
-    GPtrArray *objects;           /* struct store_object*, in key order */
-    GPtrArray *prefixes;          /* char*, each ending in '/', in key order */
-    GPtrArray *uploads;           /* struct store_upload* */
-    char *next_token;             /* NULL: the last page */
+    GPtrArray *failed_keys; /* char* */
+    GPtrArray *objects;     /* struct store_object*, in key order */
+    GPtrArray *prefixes;    /* char*, each ending in '/', in key order */
+    GPtrArray *uploads;     /* struct store_upload* */
+    char *next_token;       /* NULL: the last page */
 
     struct store_call_private *private; /* the interface's own: references, waiting, cancellation */
     void *driver_data;                  /* the driver's, between start and completion */

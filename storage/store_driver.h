@@ -21,7 +21,7 @@ struct store_driver {
 struct store {
     const struct store_driver *driver;
     struct store_caps caps;
-    char *url; /* freed by the interface */
+    char *url;               /* freed by the interface */
     struct store_base *base; /* the interface's own: references, calls in flight */
 };
 
