@@ -418,7 +418,8 @@ static const struct fuse_lowlevel_ops operations = {
 /* What libfuse said last, for the error of a mount that failed. */
 static char last_message[512];
 
-static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+static void G_GNUC_PRINTF(2, 0)
+    on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
 {
     vsnprintf(last_message, sizeof(last_message), format, args);
     g_strchomp(last_message);

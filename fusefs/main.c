@@ -36,6 +36,7 @@ struct program {
     atomic_bool drained, failed;
     pthread_t signal_thread;
 };
+typedef struct program Program;
 
 static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GError **error)
 {
@@ -333,9 +334,25 @@ static void report_failure(struct program *p, const GError *error)
     }
 }
 
+static void program_clear(struct program *p)
+{
+    g_free(p->source);
+    g_free(p->mountpoint);
+    g_free(p->endpoint);
+    g_free(p->region);
+    g_free(p->profile);
+    g_free(p->cacert);
+    g_free(p->status_file);
+    g_free(p->budget);
+    g_free(p->part_size);
+    g_free(p->other_options);
+    g_strfreev(p->mount_options);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Program, program_clear)
+
 int main(int argc, char **argv)
 {
-    struct program p = {.ready_fd = -1};
+    g_auto(Program) p = {.ready_fd = -1};
     g_autoptr(GError) error = NULL;
     sigset_t signals;
 

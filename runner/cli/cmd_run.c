@@ -200,7 +200,6 @@ static int run_workflow(struct cli_roots *roots, const struct options *options, 
 {
     g_autoptr(Store) root = NULL;
     g_autoptr(Run) run = NULL, final = NULL;
-    g_autofree char *reason = NULL;
 
     if (!submit(roots, options, name, &root, &run, error))
         return -1;

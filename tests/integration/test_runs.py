@@ -1,7 +1,7 @@
 """Runs from submitted to their end, by the real dstack-runner over a real store.
 
 The document is written as the commands write it; everything else is the program's. A file store is
-the root unless DSTACK_TEST_RGW names an S3 one ("ENDPOINT BUCKET", credentials in the environment).
+the root, and with DSTACK_TEST_RGW, its _KEY, _SECRET and _BUCKET set, an S3 one.
 """
 import json
 import os
@@ -24,6 +24,7 @@ class FileRoot:
     def __init__(self, path):
         self.path = path
         self.options = ["--root", f"file://{path}"]
+        self.environment = {}
 
     def write(self, key, data):
         file = self.path / key
@@ -52,10 +53,16 @@ class S3Root:
         self.endpoint, self.bucket = endpoint, bucket
         self.prefix = f"test-{uuid.uuid4()}/"
         self.options = ["--root", f"s3://{bucket}/{self.prefix[:-1]}", "--endpoint", endpoint]
+        self.environment = {
+            "AWS_ACCESS_KEY_ID": os.environ["DSTACK_TEST_RGW_KEY"],
+            "AWS_SECRET_ACCESS_KEY": os.environ["DSTACK_TEST_RGW_SECRET"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
 
     def aws(self, *arguments, **more):
-        return subprocess.run(["aws", "--endpoint-url", self.endpoint, *arguments],
-                              capture_output=True, timeout=60, **more)
+        return subprocess.run(["/usr/bin/aws", "--endpoint-url", self.endpoint, *arguments],
+                              env={**os.environ, **self.environment}, capture_output=True,
+                              timeout=60, **more)
 
     def write(self, key, data):
         done = self.aws("s3", "cp", "-", f"s3://{self.bucket}/{self.prefix}{key}", input=data)
@@ -87,7 +94,7 @@ class Run:
                      "env": ["GREETING=hello world"], "grace_s": 2, **spec},
             "state": {"id": self.id, "status": "submitted", "attempt": 1, "revision": 2}}
         root.write(f"runs/demo/{self.name}.json", json.dumps(document).encode())
-        environment = {**os.environ, "DSTACK_HOME": str(home)}
+        environment = {**os.environ, **root.environment, "DSTACK_HOME": str(home)}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [BIN / "dstack-runner", *root.options, "demo", self.name], stdin=subprocess.DEVNULL,
@@ -159,7 +166,7 @@ def root(request, tmp_path):
     where = os.environ.get("DSTACK_TEST_RGW")
     if not where:
         pytest.skip("DSTACK_TEST_RGW is not set")
-    root = S3Root(*where.split())
+    root = S3Root(where, os.environ["DSTACK_TEST_RGW_BUCKET"])
     yield root
     root.remove()
 
