@@ -78,6 +78,31 @@ static char *normalise(const char *path)
     return *path == '/' ? g_strconcat("/", joined, NULL) : g_steal_pointer(&joined);
 }
 
+/* Where PATH is below a run's artifacts: there "x", "~/x" and "/x" are one. */
+static const char *stored_path(const char *path)
+{
+    if (g_str_has_prefix(path, "~/"))
+        return path + 2;
+    return *path == '/' ? path + 1 : path;
+}
+
+static bool is_within(const char *path, const char *top)
+{
+    size_t length = strlen(top);
+
+    return strncmp(path, top, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+/* Whether files of different places would meet under one key, where the last one saved wins. */
+static bool clash(const char *one, const char *two)
+{
+    const char *a = stored_path(one), *b = stored_path(two);
+
+    if (a - one == b - two)
+        return strcmp(a, b) == 0;
+    return is_within(a, b) || is_within(b, a);
+}
+
 bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
                            const char *place, GError **error)
 {
@@ -89,6 +114,14 @@ bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mou
                          "%s: artifact path \"%s\" is refused: name a directory inside the work "
                          "directory, or an absolute one other than /",
                          place, path);
+    for (guint i = 0; i < workflow->artifacts->len; i++) {
+        artifact = workflow->artifacts->pdata[i];
+        if (clash(clean, artifact->path))
+            return error_set(error, EINVAL,
+                             "%s: artifact path \"%s\" is refused: its files would be stored in "
+                             "the same place as those of \"%s\"; rename one",
+                             place, path, artifact->path);
+    }
     artifact = g_new0(struct workflow_artifact, 1);
     artifact->path = g_steal_pointer(&clean);
     artifact->mount = mount;
@@ -168,7 +201,7 @@ static bool check_provider(const char *file, const struct yaml_node *map,
     if (!g_strv_contains(providers, workflow->provider))
         return schema_error(file, node, error, "unknown provider \"%s\"; there are: %s",
                             workflow->provider, known);
-    if (strcmp(workflow->provider, "bash") == 0 && !workflow->commands)
+    if (strcmp(workflow->provider, "bash") == 0 && (!workflow->commands || !*workflow->commands))
         return schema_error(file, map, error,
                             "workflow \"%s\" needs \"commands\" (a list, or a text of lines)",
                             workflow->name);

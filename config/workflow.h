@@ -35,7 +35,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Workflow, workflow_free)
 /* A workflow that nobody wrote down: `dstack run bash -c '…'`. */
 struct workflow *workflow_new(const char *name, const char *provider);
 
-/* Adds PATH as an artifact; EINVAL when it may not be one (PLACE begins the message). */
+/* Adds PATH as an artifact; EINVAL when it may not be one, or when its files would be stored where
+ * another's are (PLACE begins the message). */
 bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
                            const char *place, GError **error);
 

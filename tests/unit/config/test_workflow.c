@@ -62,6 +62,7 @@ Test(workflow, says_where_and_what_was_expected)
 {
     refuses(BEGIN "    comands: [x]\n", "w.yaml:4:5: ", "commands");
     refuses(BEGIN, "w.yaml:2:5: ", "commands");
+    refuses(BEGIN "    commands: []\n", "w.yaml:2:5: ", "commands");
     refuses(BEGIN "    commands: {a: b}\n", "w.yaml:4:15: ", "list");
     refuses(BEGIN "    commands: [x]\n    artifacts: out\n", "w.yaml:5:16: ", "must be a list");
     refuses("workflows:\n  - provider: bash\n", "w.yaml:2:5: ", "name");
@@ -87,6 +88,31 @@ Test(workflow, refuses_artifacts_outside)
 
         refuses(text, "w.yaml:6:9: ", "refused");
     }
+}
+
+Test(workflow, refuses_artifacts_that_would_overwrite_each_other)
+{
+    static const char *const pairs[][2] = {{"x", "./x/"},  {"x", "~/x"},  {"~/x", "/x"},
+                                           {"/x", "x"},    {"x", "/x/y"}, {"~/x/y", "x"},
+                                           {"~/x", "~//x"}};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(pairs); i++) {
+        g_autofree char *text = g_strdup_printf(
+            BEGIN "    commands: [x]\n    artifacts:\n      - path: %s\n      - path: %s\n",
+            pairs[i][0], pairs[i][1]);
+
+        refuses(text, "w.yaml:7:9: ", "same place");
+    }
+}
+
+Test(workflow, takes_artifacts_that_keep_apart)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = parse(
+        BEGIN "    commands: [x]\n    artifacts: [x, x/y, xy, ~/x.y, /x-y, /tmp/x]\n", &error);
+
+    cr_assert_not_null(list, "%s", error ? error->message : "");
+    cr_assert_eq(((struct workflow *)list->pdata[0])->artifacts->len, 6);
 }
 
 Test(workflow, refuses_aliases_and_depth)
