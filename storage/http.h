@@ -61,7 +61,7 @@ struct http_request {
     unsigned tries;
     double seconds;
     bool out_of_time;  /* the answer is one that would have been retried */
-    bool maybe_landed; /* a try before the last may have been carried out by the server */
+    bool maybe_landed; /* an earlier sending may have been carried out by the server */
 
     struct http_transfer *transfer; /* the engine's own, while under way */
 };

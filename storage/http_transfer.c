@@ -54,6 +54,17 @@ static int on_seek(void *user, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
+/* Called before each sending. curl by itself sends once more when a kept-alive connection was
+ * closed without an answer; the server may have carried out the first one all the same. */
+static int on_send(void *user, char *peer_ip, char *local_ip, int peer_port, int local_port)
+{
+    struct http_transfer *transfer = user;
+
+    if (transfer->sendings++ > 0)
+        transfer->request->maybe_landed = true;
+    return CURL_PREREQFUNC_OK;
+}
+
 static size_t collect(struct http_transfer *transfer, const char *data, size_t size)
 {
     struct http_request *request = transfer->request;
@@ -125,6 +136,7 @@ static void start_try(struct http_transfer *transfer)
     request->headers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     request->body = g_string_new(NULL);
     transfer->sent = transfer->received = (struct http_position){0};
+    transfer->sendings = 0;
     transfer->curl_error[0] = '\0';
     g_clear_pointer(&transfer->overflow, g_free);
     g_clear_pointer(&transfer->headers, curl_slist_free_all);
@@ -211,6 +223,8 @@ bool http_transfer_setup(struct http_transfer *transfer, CURL *easy,
     set_connection(easy, options);
     set_limits(transfer, easy, options, timeout_ms);
     set_bodies(transfer, easy);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_error);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);

@@ -16,6 +16,7 @@ struct http_transfer {
     CURL *easy; /* NULL between two tries */
     struct curl_slist *headers;
     struct http_position sent, received;
+    unsigned sendings; /* of this try */
     int64_t start_us, deadline_us;
     int64_t due_us; /* of the next try */
     bool unreached; /* no try has reached a server */

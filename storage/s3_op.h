@@ -1,5 +1,5 @@
-/* One call to an S3 store under way: the driver's own, shared by s3.c (the driver), s3_request.c
- * (calls into requests) and s3_answer.c (answers into calls).
+/* One call to an S3 store under way: the driver's own, shared by s3.c (the driver), s3_check.c,
+ * s3_request.c (calls into requests) and s3_answer.c (answers into calls).
  *
  * shape: a call is one request; what may be needed besides is in its stages:
  *
@@ -47,6 +47,9 @@ struct s3_op {
 
 /* Refuses calls that no request can be made of. */
 bool s3_request_check(const struct store_call *call, const struct store_caps *caps, GError **error);
+
+/* Whether VERB is about one object; else about the bucket. */
+bool s3_wants_key(enum store_verb verb);
 
 /* Makes OP->http and what it needs for OP->stage. */
 void s3_request_make(struct s3_op *op);
