@@ -308,9 +308,14 @@ GPtrArray *workflows_load(const char *top, GError **error)
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *directory = g_build_filename(top, ".dstack", "workflows", NULL);
     g_autofree char *single = g_build_filename(top, ".dstack", "workflows.yaml", NULL);
-    g_autoptr(GDir) dir = g_dir_open(directory, 0, NULL);
+    g_autoptr(GError) why = NULL;
+    g_autoptr(GDir) dir = g_dir_open(directory, 0, &why);
     const char *name;
 
+    if (!dir && !g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+        error_set(error, EIO, "%s", why->message);
+        return NULL;
+    }
     if (g_file_test(single, G_FILE_TEST_EXISTS))
         g_ptr_array_add(names, g_strdup(".dstack/workflows.yaml"));
     while (dir && (name = g_dir_read_name(dir)))

@@ -2,6 +2,7 @@
 #include "config/workflow.h"
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <glib/gstdio.h>
 #include <string.h>
 
 static GPtrArray *parse(const char *text, GError **error)
@@ -134,4 +135,23 @@ Test(workflow, an_unknown_one_tells_which_there_are)
     cr_assert_null(workflows_find(list, "b", &error));
     cr_assert_eq(error->code, ENOENT);
     cr_assert_str_eq(error->message, "no workflow \"b\"; there are: a");
+}
+
+Test(workflow, a_directory_that_cannot_be_read_is_an_error)
+{
+    g_autofree char *top = g_dir_make_tmp("dstack-flow-XXXXXX", NULL);
+    g_autofree char *dstack = g_build_filename(top, ".dstack", NULL);
+    g_autofree char *workflows = g_build_filename(dstack, "workflows", NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = workflows_load(top, &error);
+
+    cr_assert_not_null(list, "%s", error ? error->message : "");
+    cr_assert_eq(list->len, 0);
+    g_mkdir(dstack, 0700);
+    cr_assert(g_file_set_contents(workflows, "", 0, NULL));
+    cr_assert_null(workflows_load(top, &error));
+    cr_assert_eq(error->code, EIO);
+    g_unlink(workflows);
+    g_rmdir(dstack);
+    g_rmdir(top);
 }
