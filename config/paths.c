@@ -17,3 +17,11 @@ char *dstack_home_path(const char *name)
 
     return g_build_filename(home, name, NULL);
 }
+
+char *file_url(const char *path)
+{
+    g_auto(GStrv) parts = g_strsplit(path, "%", -1);
+    g_autofree char *escaped = g_strjoinv("%25", parts);
+
+    return g_strconcat("file://", escaped, NULL);
+}

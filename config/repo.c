@@ -5,21 +5,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* [A-Za-z0-9._-], no leading dot, not too long: safe in every key and file name. */
+#define ID_MAX     100 /* keys_name_is_valid's limit */
+#define DIGEST_LEN 8
+
+/* [A-Za-z0-9._-], no leading dot: safe in every key and file name. */
 static char *safe_segment(const char *text)
 {
     GString *safe = g_string_new(NULL);
 
-    for (; *text && safe->len < 80; text++)
+    for (; *text; text++)
         g_string_append_c(safe, g_ascii_isalnum(*text) || strchr("._-", *text) ? *text : '-');
     while (safe->len && safe->str[0] == '.')
         g_string_erase(safe, 0, 1);
     return g_string_free(safe, FALSE);
 }
 
+/* ID if it is short enough, else its beginning and a digest of all of it. */
+static char *limit_id(const char *id)
+{
+    g_autofree char *digest = NULL;
+
+    if (strlen(id) <= ID_MAX)
+        return g_strdup(id);
+    digest = g_compute_checksum_for_string(G_CHECKSUM_SHA256, id, -1);
+    return g_strdup_printf("%.*s-%.*s", ID_MAX - DIGEST_LEN - 1, id, DIGEST_LEN, digest);
+}
+
 char *repo_id_of_url(const char *url)
 {
-    g_autofree char *path = NULL, *owner = NULL, *name = NULL;
+    g_autofree char *path = NULL, *owner = NULL, *name = NULL, *id = NULL;
     const char *start = strstr(url, "://");
     char *slash;
 
@@ -43,7 +57,8 @@ char *repo_id_of_url(const char *url)
         slash = strrchr(path, '/');
         owner = safe_segment(slash ? slash + 1 : path);
     }
-    return owner && *owner ? g_strconcat(owner, ".", name, NULL) : g_steal_pointer(&name);
+    id = owner && *owner ? g_strconcat(owner, ".", name, NULL) : g_strdup(name);
+    return limit_id(id);
 }
 
 static char *git(const char *directory, const char *const *arguments)
@@ -92,7 +107,7 @@ static char *plain_id(const char *top)
     g_autofree char *base = g_path_get_basename(top);
     g_autofree char *name = safe_segment(base);
 
-    return g_strdup_printf("%s-%.8s", *name ? name : "root", digest);
+    return g_strdup_printf("%.80s-%.*s", *name ? name : "root", DIGEST_LEN, digest);
 }
 
 bool repo_find(const char *directory, struct repo *repo, GError **error)

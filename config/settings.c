@@ -74,6 +74,8 @@ bool settings_parse(struct settings *settings, const char *text, size_t size, GE
     if (!schema_check_keys(settings->path, top, keys, "the file", error))
         return false;
     list = yaml_node_get(top, "remotes");
+    if (list && list->kind == YAML_SCALAR && list->is_null)
+        return true;
     if (list && list->kind != YAML_LIST)
         return schema_error(settings->path, list, error, "\"remotes\" must be a list");
     for (guint i = 0; list && i < list->items->len; i++)
@@ -119,6 +121,8 @@ bool settings_save(const struct settings *settings, GError **error)
     for (guint i = 0; i < settings->remotes->len; i++) {
         const struct remote *remote = settings->remotes->pdata[i];
 
+        if (remote->is_embedded)
+            continue;
         g_string_append(out, "  -\n");
         put_text(out, "name", remote->name);
         put_text(out, "storage", remote->storage);
@@ -153,17 +157,17 @@ struct remote *settings_remote(struct settings *settings, const char *name, bool
 {
     struct remote *found = find_named(settings, name);
 
-    *embedded = false;
     if (!found && !name && settings->remotes->len)
         found = settings->remotes->pdata[0];
     if (!found && !name) {
         g_autofree char *path = dstack_home_path("remote");
-        g_autofree char *url = g_strconcat("file://", path, NULL);
+        g_autofree char *url = file_url(path);
 
         found = remote_new("embedded", url);
+        found->is_embedded = true;
         g_ptr_array_add(settings->remotes, found);
-        *embedded = true;
     }
+    *embedded = found && found->is_embedded;
     if (!found)
         error_set(error, ENOENT,
                   "no remote \"%s\"; add it with dstack config --name %s --storage URL", name,

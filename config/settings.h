@@ -14,6 +14,7 @@ struct remote {
     char *endpoint, *region, *profile; /* may be NULL */
     char *engine;                      /* "local" */
     bool is_default;
+    bool is_embedded; /* nobody configured it; never saved */
 };
 
 struct settings {

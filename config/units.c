@@ -34,6 +34,8 @@ bool size_parse(const char *text, uint64_t *bytes)
     if (!g_ascii_isdigit(*text))
         return false;
     value = g_ascii_strtod(text, &end);
+    if (end != text + strspn(text, "0123456789."))
+        return false; /* 0x10 and 1e3 are numbers to strtod only */
     while (*end == ' ')
         end++;
     power = unit_power(end);

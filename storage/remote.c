@@ -14,7 +14,7 @@ char *local_url(void)
 {
     g_autofree char *home = dstack_home();
 
-    return g_strconcat("file://", home, NULL);
+    return file_url(home);
 }
 
 struct store *local_open(GError **error)
@@ -36,16 +36,25 @@ void remote_options(const struct remote *remote, struct store_options *options)
     options->profile = remote->profile;
 }
 
+/* Makes the directory of a file:///DIR URL; what is no such URL is for store_open to refuse. */
+static bool make_directory(const char *url, GError **error)
+{
+    g_autofree char *path = NULL;
+
+    if (g_str_has_prefix(url, "file:///"))
+        path = g_uri_unescape_string(url + strlen("file://"), NULL);
+    if (path && g_mkdir_with_parents(path, 0700) != 0)
+        return error_set_errno(error, errno, "%s", path);
+    return true;
+}
+
 struct store *remote_open(const struct remote *remote, GError **error)
 {
     struct store_options options;
 
     remote_options(remote, &options);
-    if (g_str_has_prefix(remote->storage, "file://") &&
-        g_mkdir_with_parents(remote->storage + strlen("file://"), 0700) != 0) {
-        error_set_errno(error, errno, "%s", remote->storage);
+    if (!make_directory(remote->storage, error))
         return NULL;
-    }
     return store_open(remote->storage, &options, error);
 }
 
@@ -56,6 +65,7 @@ bool tag_load(struct store *root, const char *repo, const char *tag, char **run,
     json_t *document;
     size_t size;
 
+    *run = NULL;
     if (!keys_name_is_valid(tag))
         return error_set(error, EINVAL, "\"%s\" cannot be a tag's name", tag);
     if (!store_read(root, key, TAG_BYTES_MAX, &text, &size, NULL, error))

@@ -19,6 +19,8 @@ Test(units, sizes)
     cr_assert_not(size_parse("-1", &bytes));
     cr_assert_not(size_parse("1x", &bytes));
     cr_assert_not(size_parse("", &bytes));
+    cr_assert_not(size_parse("0x10", &bytes));
+    cr_assert_not(size_parse("1e3", &bytes));
     cr_assert_not(size_parse("99999999PB", &bytes));
     cr_assert_str_eq(text, "7.5MiB");
 }
@@ -44,6 +46,20 @@ Test(repo, one_id_for_every_form_of_a_url)
 
         cr_assert_str_eq(id, "me.code", "%s gave %s", urls[i], id);
     }
+}
+
+Test(repo, long_names_give_ids_that_fit_and_differ)
+{
+    g_autofree char *name = g_strnfill(100, 'n');
+    g_autofree char *one_url = g_strdup_printf("https://host/owner/%sa", name);
+    g_autofree char *two_url = g_strdup_printf("https://host/owner/%sb", name);
+    g_autofree char *ssh_url = g_strdup_printf("git@host:owner/%sa.git", name);
+    g_autofree char *one = repo_id_of_url(one_url), *two = repo_id_of_url(two_url);
+    g_autofree char *ssh = repo_id_of_url(ssh_url);
+
+    cr_assert_leq(strlen(one), 100);
+    cr_assert_str_neq(one, two);
+    cr_assert_str_eq(one, ssh);
 }
 
 Test(repo, a_plain_directory_has_one_from_below_too)
@@ -116,6 +132,13 @@ Test(settings, without_any_the_remote_is_embedded)
     cr_assert(settings_load(&settings, NULL));
     cr_assert_not_null(settings_remote(&settings, NULL, &embedded, NULL));
     cr_assert(embedded);
+    embedded = false;
+    cr_assert_not_null(settings_remote(&settings, NULL, &embedded, NULL));
+    cr_assert(embedded, "only the first one to ask was told");
+    cr_assert(settings_save(&settings, NULL));
+    settings_clear(&settings);
+    cr_assert(settings_load(&settings, NULL), "what was saved is not read");
+    cr_assert_eq(settings.remotes->len, 0);
     settings_clear(&settings);
     home_remove(home);
 }
