@@ -154,6 +154,18 @@ static void after_odd(struct s3_op *op)
         complete(op, NULL);
 }
 
+/* OpenStack Swift names its transactions so in every answer, and refuses conditional PUTs. The
+ * first answer says it, so after store_check the capabilities are right. */
+static void learn_capabilities(struct s3_op *op)
+{
+    struct store_caps *caps = &op->s3->store.caps;
+
+    if (!caps->has_put_if_match || !http_header(&op->http, "x-trans-id"))
+        return;
+    __atomic_store_n(&caps->has_put_if_match, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&caps->has_put_if_absent, false, __ATOMIC_RELAXED);
+}
+
 static void on_done(struct http_request *http)
 {
     static void (*const after[])(struct s3_op * op) = {
@@ -163,6 +175,7 @@ static void on_done(struct http_request *http)
     };
     struct s3_op *op = (struct s3_op *)http;
 
+    learn_capabilities(op);
     after[op->stage](op);
 }
 

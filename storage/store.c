@@ -326,7 +326,7 @@ void store_unref(struct store *store)
 
 const struct store_caps *store_caps(const struct store *store)
 {
-    return &store->caps;
+    return store->caps_of ? store_caps(store->caps_of) : &store->caps;
 }
 
 const char *store_url(const struct store *store)

@@ -155,7 +155,7 @@ struct store *store_view(struct store *store, const char *prefix)
                       NULL);
     store_init(&view->store, &view_driver, url);
     pthread_mutex_init(&view->lock, NULL);
-    view->store.caps = *store_caps(store);
+    view->store.caps_of = store;
     view->inner = store_ref(store);
     view->prefix = g_strdup(prefix);
     view->length = strlen(prefix);
