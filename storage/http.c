@@ -405,3 +405,8 @@ void http_request_clear(struct http_request *request)
     http_request_clear_answer(request);
     g_clear_pointer(&request->url, g_free);
 }
+
+time_t http_date(const char *text)
+{
+    return curl_getdate(text, NULL);
+}

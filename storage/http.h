@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include <time.h>
 
 struct http_engine;
 
@@ -78,6 +79,9 @@ void http_engine_wake(struct http_engine *engine);
 
 /* The value of a header of the answer, or NULL. NAME in lower case. */
 const char *http_header(const struct http_request *request, const char *name);
+
+/* Seconds since 1970 of a date as HTTP writes it (RFC 9110, 5.6.7); -1: not a date. */
+time_t http_date(const char *text);
 
 /* Frees what the request owns, not the request; it can be used anew afterwards. */
 void http_request_clear_answer(struct http_request *request);

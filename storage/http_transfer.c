@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define CONNECT_MS   5000
+#define SLOW_BYTES_S 1024L /* slower than this for the stall limit counts as failed */
 #define BUFFER_BYTES (512L * 1024)
 #define MESSAGE_CAP  (64 * 1024) /* of a body that explains an error; the rest is dropped */
 #define HEADERS_MAX  512
@@ -171,7 +172,7 @@ static void set_limits(struct http_transfer *transfer, CURL *easy,
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)MAX(timeout_ms, 1));
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
     if (transfer->request->stall_ms) {
-        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_S);
         curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME,
                          (long)MAX((transfer->request->stall_ms + 999) / 1000, 1));
     }

@@ -6,7 +6,6 @@
 #include "storage/s3_sign.h"
 #include "storage/s3_xml.h"
 
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -116,6 +115,19 @@ static bool parse_range(const char *text, uint64_t *first, uint64_t *last, uint6
            *last >= *first && *last < *total && *total <= INT64_MAX;
 }
 
+static uint64_t object_size(const struct http_request *http)
+{
+    const char *length = http_header(http, "content-length");
+    uint64_t first, last, total;
+    guint64 size = 0;
+
+    if (parse_range(http_header(http, "content-range"), &first, &last, &total))
+        return total;
+    if (length)
+        g_ascii_string_to_unsigned(length, 10, 0, G_MAXINT64, &size, NULL);
+    return size;
+}
+
 static enum http_verdict judge_get(const struct s3_op *op, char **why)
 {
     const struct http_request *http = &op->http;
@@ -126,7 +138,8 @@ static enum http_verdict judge_get(const struct s3_op *op, char **why)
         expected = MIN(op->call->length, total - MIN(op->call->offset, total));
         if (first == op->call->offset && http->received_bytes == expected)
             return HTTP_ACCEPT;
-    } else if (http->status == 200 && op->call->offset == 0) {
+    } else if (http->status == 200 && op->call->offset == 0 &&
+               http_header(http, "content-length") && http->received_bytes == object_size(http)) {
         return HTTP_ACCEPT; /* the object at once; had it been longer, it would not have fitted */
     }
     *why = g_strdup_printf("read %s: the store sent another range than the one asked for",
@@ -166,25 +179,12 @@ static void take_metadata(const struct http_request *http, struct store_object *
                                  g_strdup(value));
 }
 
-static uint64_t object_size(const struct http_request *http)
-{
-    const char *length = http_header(http, "content-length");
-    uint64_t first, last, total;
-    guint64 size = 0;
-
-    if (parse_range(http_header(http, "content-range"), &first, &last, &total))
-        return total;
-    if (length)
-        g_ascii_string_to_unsigned(length, 10, 0, G_MAXINT64, &size, NULL);
-    return size;
-}
-
 static void take_object(struct s3_op *op)
 {
     struct store_object *object = &op->call->object;
     const struct http_request *http = &op->http;
     const char *etag = http_header(http, "etag"), *modified = http_header(http, "last-modified");
-    time_t mtime = modified ? curl_getdate(modified, NULL) : -1;
+    time_t mtime = modified ? http_date(modified) : -1;
 
     store_object_clear(object);
     object->key = g_strdup(op->call->key);

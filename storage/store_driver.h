@@ -21,8 +21,9 @@ struct store_driver {
 struct store {
     const struct store_driver *driver;
     struct store_caps caps;
-    char *url;               /* freed by the interface */
-    struct store_base *base; /* the interface's own: references, calls in flight */
+    const struct store *caps_of; /* a layer's: whose capabilities hold; NULL: those above */
+    char *url;                   /* freed by the interface */
+    struct store_base *base;     /* the interface's own: references, calls in flight */
 };
 
 /* Completes the fields of STORE that are the interface's own. URL is copied. */
