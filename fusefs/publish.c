@@ -28,7 +28,7 @@ struct publish {
     char *key, *hidden, *etag;
     struct layout snapshot;
     GHashTable *metadata;
-    bool data, rewritten;
+    bool data, rewritten, again;
     uint64_t size;
 };
 
@@ -165,6 +165,10 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
             g_free(inode->base_key);
             inode->base_key = g_strdup(p->key);
         }
+        /* The upload carries the attributes of when it began: one more copy puts them right. */
+        p->again = inode->attrs_explicit;
+        inode->attrs_dirty = inode->attrs_dirty || inode->attrs_explicit;
+        inode->attrs_explicit = false;
         inode->complained = inode->failed_close = false;
         inode->checked_ms = now_ms();
         inode->dirty_ms = inode_is_dirty(inode) ? now_ms() : 0;
@@ -233,6 +237,8 @@ int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
     publish_clear(&p);
     leave_dirty_list(fs, inode);
+    if (!error && p.again)
+        return inode_publish(fs, caller, inode);
     if (!error)
         upload_pump(fs, inode, false);
     return error;

@@ -306,3 +306,25 @@ Test(fs, truncation_cuts_and_extends)
     cr_assert_arr_eq(bytes->data, "abc\0\0", 5);
     fs_release(fs, file);
 }
+
+Test(fs, times_set_while_parts_go_up_stay_with_the_object)
+{
+    struct stat st, to = {.st_mtim = {1000000000, 5}};
+    struct fs_file *file = create("big", &st);
+    g_autofree uint8_t *piece = g_malloc0(1 << 20);
+    struct fs_options options = {0};
+    struct fs *again;
+
+    for (unsigned i = 0; i < 20; i++)
+        cr_assert_eq(fs_write(fs, &caller, file, (uint64_t)i << 20, piece, 1 << 20), 0);
+    cr_assert_eq(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_MTIME, &st), 0);
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    again = fs_new(store, &options);
+    cr_assert_eq(fs_lookup(again, &caller, FS_ROOT, "big", &st), 0);
+    cr_assert_eq(st.st_mtim.tv_sec, 1000000000);
+    cr_assert_eq(st.st_mtim.tv_nsec, 5);
+    cr_assert_eq(st.st_size, 20 << 20);
+    fs_free(again);
+}
