@@ -27,7 +27,6 @@ struct part {
     bool copied;        /* a range of the base object, not bytes of ours */
     bool changed;       /* written to since it was sent: to be sent again */
     struct layout sent; /* frozen while SENDING */
-    GPtrArray *padding; /* buffers made for it: base bytes and zeros */
     char *etag;
 };
 

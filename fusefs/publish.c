@@ -286,18 +286,18 @@ static struct inode *find_dirty(struct fs *fs, wanted_inode *wanted, void *user)
 
 static bool failed_before(struct fs *fs, struct inode *inode, void *user)
 {
-    return inode->failed_close && inode != user;
+    return inode->failed_close && inode_is_dirty(inode) && !inode->vanished && inode != user;
 }
 
 int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
-    struct inode *earlier = find_dirty(fs, failed_before, inode);
-    int error;
+    struct inode *earlier;
+    int error = 0;
 
-    if (!earlier)
-        return 0;
-    error = inode_publish(fs, caller, earlier);
-    inode_unpin(fs, earlier);
+    while (!error && (earlier = find_dirty(fs, failed_before, inode))) {
+        error = inode_publish(fs, caller, earlier);
+        inode_unpin(fs, earlier);
+    }
     return error;
 }
 

@@ -53,7 +53,6 @@ static void part_forget_bytes(struct part *part)
         layout_thaw(&part->sent);
         layout_clear(&part->sent);
     }
-    g_clear_pointer(&part->padding, g_ptr_array_unref);
 }
 
 static void part_free(void *data)
