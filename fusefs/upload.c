@@ -10,18 +10,16 @@
  *
  * threads: part_done and begin_done run on the store's threads.
  */
-#include "fusefs/fs_internal.h"
+#include "fusefs/upload.h"
 
 #include <string.h>
 
-#define SENDING_MAX 6
-#define COPY_STEP   (1ull << 30)
 #define ZEROS_BYTES (64 * 1024)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
 /* Parts grow with the file, so that the store's number of parts is enough for its largest one. */
-static uint64_t part_bytes_for(struct fs *fs, unsigned number)
+uint64_t part_bytes_for(struct fs *fs, unsigned number)
 {
     uint64_t most = budget_limit_bytes(fs->budget) / 8;
     uint64_t bytes = fs->part_bytes;
@@ -33,8 +31,7 @@ static uint64_t part_bytes_for(struct fs *fs, unsigned number)
     return MAX(MIN(bytes, most), MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
 }
 
-static struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start,
-                             uint64_t end)
+struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end)
 {
     struct part *part = g_new0(struct part, 1);
 
@@ -47,7 +44,7 @@ static struct part *part_new(struct upload *upload, struct inode *inode, uint64_
     return part;
 }
 
-static void part_forget_bytes(struct part *part)
+void part_forget_bytes(struct part *part)
 {
     if (part->sent.extents) {
         layout_thaw(&part->sent);
@@ -64,7 +61,7 @@ static void part_free(void *data)
     g_free(part);
 }
 
-static void upload_free(struct upload *upload)
+void upload_free(struct upload *upload)
 {
     g_ptr_array_unref(upload->parts);
     g_free(upload->key);
@@ -81,13 +78,7 @@ static struct upload *upload_new(const char *key)
     return upload;
 }
 
-struct fs_part {
-    struct fs *fs;
-    struct upload *upload;
-    struct part *part;
-};
-
-static void complain(struct inode *inode, const char *what, const struct store_call *call)
+void upload_complain(struct inode *inode, const char *what, const struct store_call *call)
 {
     if (!inode->complained)
         log_error("%s %s: %s; it is kept and tried again", what, call->key, call->error->message);
@@ -109,7 +100,7 @@ static void part_done(struct store_call *call, void *user)
         part->state = PART_FAILED;
         context->upload->failed = true;
         if (!orphan)
-            complain(inode, "upload", call);
+            upload_complain(inode, "upload", call);
     } else {
         bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
 
@@ -179,12 +170,7 @@ static struct store_call *part_prepare(struct inode *inode, struct upload *uploa
     return call;
 }
 
-struct starting {
-    struct store_call *call;
-    struct fs_part *context;
-};
-
-static void starting_add(GArray *list, struct fs *fs, struct inode *inode, struct part *part)
+void starting_add(GArray *list, struct fs *fs, struct inode *inode, struct part *part)
 {
     struct starting starting = {part_prepare(inode, inode->upload, part),
                                 g_new0(struct fs_part, 1)};
@@ -194,7 +180,7 @@ static void starting_add(GArray *list, struct fs *fs, struct inode *inode, struc
 }
 
 /* No lock held. */
-static void start_all(struct fs *fs, struct inode *inode, GArray *list)
+void start_all(struct fs *fs, struct inode *inode, GArray *list)
 {
     for (guint i = 0; i < list->len; i++) {
         struct starting *starting = &g_array_index(list, struct starting, i);
@@ -252,7 +238,7 @@ static void begin_done(struct store_call *call, void *user)
     if (call->error) {
         upload->failed = true;
         if (!orphan)
-            complain(inode, "begin the upload of", call);
+            upload_complain(inode, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
     }
@@ -275,8 +261,8 @@ static void begin_done(struct store_call *call, void *user)
 }
 
 /* inode->lock held: an upload with its prefix planned, and the call that begins it. */
-static struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char *key,
-                                        uint64_t prefix)
+struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char *key,
+                                 uint64_t prefix)
 {
     struct store_call *call = store_call_new(STORE_BEGIN, key);
 
@@ -395,193 +381,4 @@ void upload_discard(struct fs *fs, struct inode *inode)
         store_start(fs->store, call, NULL, NULL);
         pthread_mutex_lock(&inode->lock);
     }
-}
-
-/* --- finishing: on the thread that publishes, inode->publishing is set --- */
-
-/* Fetches what of PART's bytes is in the base object alone. No lock held. */
-static int fetch_padding(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                         struct part *part)
-{
-    g_autoptr(GArray) gaps = g_array_new(FALSE, FALSE, sizeof(struct extent));
-    int error = 0;
-
-    for (unsigned i = 0; i < layout_count(&part->sent); i++)
-        if (!layout_at(&part->sent, i)->buffer && layout_at(&part->sent, i)->in_object)
-            g_array_append_val(gaps, *layout_at(&part->sent, i));
-    for (guint i = 0; !error && i < gaps->len; i++) {
-        struct extent *gap = &g_array_index(gaps, struct extent, i);
-
-        for (uint64_t at = gap->start; !error && at < gap->end; at += BUFFER_MAX) {
-            size_t size = MIN(BUFFER_MAX, gap->end - at);
-            struct buffer *buffer = NULL;
-
-            while (!buffer && !error) {
-                buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, 100);
-                error = !buffer && is_interrupted(caller) ? EINTR : 0;
-            }
-            if (error)
-                break;
-            error = base_fetch(fs, caller, inode->base_key, inode->etag, at, buffer->data, size);
-            atomic_fetch_add(&buffer->frozen, 1); /* thawed with the rest of the part */
-            layout_put(&part->sent, at, size, buffer, 0);
-            buffer_unref(buffer);
-        }
-    }
-    return error;
-}
-
-/* Where the next part of SNAPSHOT from START ends, and whether the store copies it. */
-static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t start,
-                          unsigned number, bool *copied)
-{
-    const struct store_caps *caps = store_caps(fs->store);
-    uint64_t size = layout_size(snapshot), whole = part_bytes_for(fs, number);
-    unsigned index = layout_find(snapshot, start);
-    uint64_t end = start;
-
-    *copied = false;
-    for (; index < layout_count(snapshot); index++) {
-        const struct extent *extent = layout_at(snapshot, index);
-        uint64_t run = extent->end - MAX(extent->start, start);
-        bool copyable = caps->has_copy_part && extent->in_object && run >= caps->min_part_bytes;
-
-        if (copyable && end == start) {
-            *copied = true;
-            return extent->end - start < 2 * COPY_STEP ? extent->end : start + COPY_STEP;
-        }
-        if (copyable && end - start >= caps->min_part_bytes)
-            return end;
-        end = extent->end;
-        if (end - start >= whole)
-            return start + whole;
-    }
-    return MIN(end, size);
-}
-
-/* The parts that are still to be sent, in order; fills in their bytes. */
-static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                     struct layout *snapshot)
-{
-    uint64_t size = layout_size(snapshot);
-    int error = 0;
-
-    pthread_mutex_lock(&inode->lock);
-    for (guint i = 0; !error; i++) {
-        g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
-        struct upload *upload = inode->upload;
-        struct part *part;
-        bool copied;
-
-        while (upload->sending >= SENDING_MAX && !error) {
-            wait_changed(inode, 100);
-            error = is_interrupted(caller) ? EINTR : upload->failed ? EIO : 0;
-        }
-        if (error || (i >= upload->parts->len && upload->end >= size))
-            break;
-        if (i >= upload->parts->len) {
-            uint64_t end = plan_part(fs, snapshot, upload->end, upload->parts->len + 1, &copied);
-
-            part = part_new(upload, inode, upload->end, end);
-            part->copied = copied;
-        }
-        part = upload->parts->pdata[i];
-        while (part->state == PART_SENDING && part->changed && !error) {
-            wait_changed(inode, 100);
-            error = is_interrupted(caller) ? EINTR : 0;
-        }
-        if (error || part->state == PART_SENDING || (part->state == PART_SENT && !part->changed))
-            continue;
-        if (!part->copied) {
-            layout_copy(snapshot, part->start, part->end, &part->sent);
-            layout_freeze(&part->sent);
-            part->changed = false;
-            pthread_mutex_unlock(&inode->lock);
-            error = fetch_padding(fs, caller, inode, part);
-            pthread_mutex_lock(&inode->lock);
-            if (error) {
-                part->state = PART_FAILED;
-                part_forget_bytes(part);
-                break;
-            }
-        }
-        starting_add(list, fs, inode, part);
-        pthread_mutex_unlock(&inode->lock);
-        start_all(fs, inode, list);
-        pthread_mutex_lock(&inode->lock);
-    }
-    while (inode->upload->sending && error != EINTR) {
-        wait_changed(inode, 100);
-        if (is_interrupted(caller))
-            error = EINTR;
-    }
-    if (!error && inode->upload->failed)
-        error = EIO;
-    pthread_mutex_unlock(&inode->lock);
-    return error;
-}
-
-/* An upload that can be gone on with: there, begun, its failures forgotten. */
-static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                         const char *key)
-{
-    g_autoptr(StoreCall) begin = NULL;
-    int error;
-
-    pthread_mutex_lock(&inode->lock);
-    while (inode->upload && inode->upload->beginning)
-        wait_changed(inode, 100);
-    if (inode->upload && inode->upload->id) {
-        inode->upload->failed = false;
-        for (guint i = 0; i < inode->upload->parts->len; i++) {
-            struct part *part = inode->upload->parts->pdata[i];
-
-            if (part->state == PART_FAILED)
-                part->state = PART_WAITING;
-        }
-        pthread_mutex_unlock(&inode->lock);
-        return 0;
-    }
-    if (inode->upload)
-        upload_free(inode->upload);
-    begin = begin_prepare(fs, inode, key, 0);
-    pthread_mutex_unlock(&inode->lock);
-    error = run_call(fs, caller, begin);
-    pthread_mutex_lock(&inode->lock);
-    inode->upload->beginning = false;
-    inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
-    if (error)
-        complain(inode, "begin the upload of", begin);
-    pthread_mutex_unlock(&inode->lock);
-    return error;
-}
-
-int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                  struct layout *snapshot, const char *key, char **etag)
-{
-    g_autoptr(StoreCall) commit = NULL;
-    int error = ensure_upload(fs, caller, inode, key);
-
-    if (!error)
-        error = send_rest(fs, caller, inode, snapshot);
-    if (error)
-        return error;
-    pthread_mutex_lock(&inode->lock);
-    commit = store_call_commit(inode->upload->key, inode->upload->id);
-    for (guint i = 0; i < inode->upload->parts->len; i++) {
-        struct part *part = inode->upload->parts->pdata[i];
-
-        store_call_add_part(commit, part->number, part->etag);
-    }
-    pthread_mutex_unlock(&inode->lock);
-    error = run_call(fs, caller, commit);
-    pthread_mutex_lock(&inode->lock);
-    if (error)
-        complain(inode, "commit", commit);
-    else
-        *etag = g_strdup(commit->object.etag);
-    if (!error)
-        g_clear_pointer(&inode->upload, upload_free);
-    pthread_mutex_unlock(&inode->lock);
-    return error;
 }
