@@ -15,6 +15,8 @@ static struct fs_file *file_new(struct inode *inode, int flags)
     inode->handles++;
     if ((flags & O_ACCMODE) != O_RDONLY)
         inode->writers++;
+    if ((flags & O_ACCMODE) != O_WRONLY)
+        inode->readers++;
     pthread_mutex_unlock(&inode->lock);
     return file;
 }
@@ -78,7 +80,7 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
             bool *keep_cache)
 {
     struct inode *inode;
-    uint64_t generation;
+    unsigned generation;
     int error = 0;
 
     if (writes(flags) && (fs->options.read_only || atomic_load(&fs->draining)))
@@ -192,7 +194,7 @@ static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
     case FROM_BASE:
         return base_read(fs, caller, inode, offset, end - offset, reply, user);
     case FROM_UPLOAD:
-        error = inode_publish(fs, caller, inode);
+        error = inode_settle(fs, caller, inode);
         return error ? error : EAGAIN;
     case FROM_LAYOUT:
         error = read_mixed(fs, caller, inode, &view, offset, end, reply, user);
@@ -242,32 +244,35 @@ int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
     return error;
 }
 
+char *inode_end_vanished(struct fs *fs, struct inode *inode)
+{
+    if (!inode->vanished || inode->handles || inode->publishing)
+        return NULL;
+    upload_discard(fs, inode);
+    inode->data_dirty = inode->attrs_dirty = false;
+    return key_is_staged(inode->base_key) ? g_steal_pointer(&inode->base_key) : NULL;
+}
+
 void fs_release(struct fs *fs, struct fs_file *file)
 {
     struct inode *inode = file->inode;
-    char *hidden = NULL;
+    g_autofree char *staged = NULL;
 
     pthread_mutex_lock(&inode->lock);
     inode->handles--;
     if ((file->flags & O_ACCMODE) != O_RDONLY)
         inode->writers--;
+    if ((file->flags & O_ACCMODE) != O_WRONLY)
+        inode->readers--;
     if (inode->handles == 0) {
         streams_drop(inode);
         if (!inode->publishing)
             layout_drop_clean(&inode->layout);
-        if (inode->vanished) {
-            upload_discard(fs, inode);
-            hidden = g_steal_pointer(&inode->hidden_key);
-            inode->data_dirty = inode->attrs_dirty = false; /* nobody can see it any more */
-        }
+        staged = inode_end_vanished(fs, inode);
     }
     pthread_mutex_unlock(&inode->lock);
-    if (hidden) {
-        g_autoptr(StoreCall) call = store_call_new(STORE_DELETE, hidden);
-
-        run_call(fs, NULL, call);
-        g_free(hidden);
-    }
+    if (staged)
+        staged_remove(fs, staged);
     leave_dirty_list(fs, inode);
     inode_unpin(fs, inode);
     g_free(file);

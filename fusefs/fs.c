@@ -40,6 +40,7 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     struct fs *fs = g_new0(struct fs, 1);
 
     fs->store = store_ref(store);
+    fs->owner = g_uuid_string_random();
     set_defaults(fs, options);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
@@ -113,6 +114,7 @@ void fs_free(struct fs *fs)
     inodes_free_all(fs);
     g_queue_clear(&fs->dirty);
     budget_free(fs->budget);
+    g_free(fs->owner);
     g_free(fs);
 }
 

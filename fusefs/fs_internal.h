@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #define ROOT_HIDDEN ".dstack-" /* names of the root with this beginning are ours, and not shown */
+#define OWN_PREFIX  ROOT_HIDDEN "mount/"
 
 enum part_state { PART_WAITING, PART_SENDING, PART_SENT, PART_FAILED };
 
@@ -30,10 +31,11 @@ struct part {
     char *etag;
 };
 
-/* A multipart upload that grows while the program writes. */
+/* A multipart upload that grows while the program writes. A staged one goes to a key of ours, so
+ * that it can be committed, and then read, before the file is finished. */
 struct upload {
     char *key, *id; /* id NULL: being begun */
-    bool beginning, failed;
+    bool staged, beginning, failed;
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */
     unsigned sending;
@@ -55,17 +57,18 @@ struct inode {
     struct file_attrs attrs;
     GHashTable *metadata; /* the object's other metadata, kept as it is */
     uint64_t size;
-    int64_t checked_ms;    /* when the store was last asked; 0: never */
-    char *base_key, *etag; /* the object that `in_object` means; etag NULL: there is none */
+    int64_t checked_ms; /* when the store was last asked; 0: never */
+    /* The object that `in_object` means; etag NULL: there is none. The file's own key, or a staged
+     * one: what was saved out of sight, or kept of a file that was removed while open. */
+    char *base_key, *etag;
     uint64_t base_size;
     char *lineage;  /* the same as long as bytes are only added */
     bool rewritten; /* since the last publish, published bytes changed */
     bool attrs_dirty, data_dirty, publishing;
-    bool attrs_explicit; /* set while an upload that carries older ones was under way */
-    bool vanished;       /* unlinked or replaced, but still open */
-    char *hidden_key;    /* where its bytes are kept until the last close */
-    uint64_t generation; /* goes up when another client replaced the object */
-    unsigned handles, writers;
+    bool attrs_explicit;    /* set while an upload that carries older ones was under way */
+    bool vanished;          /* unlinked or replaced, but still open */
+    atomic_uint generation; /* goes up when another client replaced the object */
+    unsigned handles, readers, writers;
     struct layout layout;
     struct upload *upload;
     GQueue streams; /* readahead.c */
@@ -82,7 +85,7 @@ struct inode {
 struct fs_file {
     struct inode *inode;
     int flags;
-    uint64_t generation;
+    unsigned generation;
 };
 
 struct fs {
@@ -90,6 +93,8 @@ struct fs {
     struct fs_options options;
     struct budget *budget;
     uint64_t part_bytes;
+    char *owner; /* what our own objects are named after */
+    atomic_uint staged_count;
 
     pthread_mutex_t lock;
     GHashTable *inodes; /* ino -> inode */
@@ -154,8 +159,15 @@ int base_fetch(struct fs *fs, struct fs_caller *caller, const char *key, const c
                uint64_t offset, void *data, size_t size);
 void streams_drop(struct inode *inode); /* inode->lock held */
 
+/* --- staged.c --- */
+char *staged_key_new(struct fs *fs);
+bool key_is_staged(const char *key);                /* NULL: no */
+void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
+
 /* --- namespace.c --- */
 int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+void unhide_open_file(struct inode *inode);
+void forget_name(struct fs *fs, struct inode *inode); /* the store has it no more; no lock held */
 bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name);
 char *child_key(struct fs *fs, struct inode *parent, const char *name);
 int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
@@ -176,6 +188,16 @@ void upload_discard(struct fs *fs, struct inode *inode); /* inode->lock held; dr
 
 /* --- publish.c --- */
 int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+/* Makes every byte of INODE readable here and lets go of its memory, out of sight where that can
+ * be. */
+int inode_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+/* Publishes (or, with SETTLE, only makes readable what is not), and keeps the turn: nobody else
+ * publishes INODE and no upload of it begins until inode_publish_end. */
+int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool settle);
+void inode_publish_end(struct fs *fs, struct inode *inode);
+/* A file that has neither name nor handles is nobody's: takes back what is left of it. Returns the
+ * staged object that held its bytes, to be removed. inode->lock held; dropped inside. */
+char *inode_end_vanished(struct fs *fs, struct inode *inode);
 int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; no lock held */
 bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */

@@ -7,7 +7,6 @@
 static void inode_free(struct inode *inode)
 {
     layout_clear(&inode->layout);
-    g_free(inode->hidden_key);
     g_clear_pointer(&inode->children, g_hash_table_unref);
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
     g_free(inode->name);

@@ -76,8 +76,7 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
     return 0;
 }
 
-/* The store has it no more: forget the name, unless it is in use. */
-static void drop_vanished(struct fs *fs, struct inode *inode)
+void forget_name(struct fs *fs, struct inode *inode)
 {
     pthread_mutex_lock(&fs->lock);
     inode_detach(inode);
@@ -113,7 +112,7 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
         error = inode_refresh(fs, caller, *child);
         if (error) {
             if (error == ENOENT)
-                drop_vanished(fs, *child);
+                forget_name(fs, *child);
             inode_unpin(fs, *child);
             *child = NULL;
         }
@@ -175,7 +174,7 @@ static void set_attrs(struct fs *fs, struct inode *inode, const struct stat *to,
     inode->attrs.ctime_ns = now_ns();
     inode->attrs_dirty = true;
     /* An upload that began carries the attributes of then: they are put right when it is there. */
-    inode->attrs_explicit = inode->attrs_explicit || inode->upload || inode->publishing;
+    inode->attrs_explicit = inode->attrs_explicit || inode->upload;
     inode_mark_dirty(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }
@@ -247,7 +246,7 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
     if (!error)
         error = inode_publish(fs, caller, inode);
     if (error) {
-        drop_vanished(fs, inode);
+        forget_name(fs, inode);
         leave_dirty_list(fs, inode);
         inode_unpin(fs, inode);
         return error;
@@ -297,50 +296,53 @@ int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **ta
     return error;
 }
 
-/* FILE is about to lose its name while somebody has it open: its bytes move aside, under a key of
- * ours, until the last close. */
+/* INODE is about to lose its name. While somebody has it open, its bytes move aside, to a staged
+ * object, until the last close. On success its turn to publish is held: end with
+ * inode_publish_end. */
 int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
-    g_autofree char *uuid = g_uuid_string_random();
-    g_autofree char *hidden = g_strconcat(ROOT_HIDDEN "unlinked/", uuid, NULL);
+    g_autofree char *staged = staged_key_new(fs);
     g_autofree char *key = NULL, *etag = NULL, *new_etag = NULL;
     uint64_t size;
-    bool open;
-    int error = 0;
+    bool move;
+    int error = inode_publish_hold(fs, caller, inode, true);
 
+    if (error)
+        return error;
     pthread_mutex_lock(&inode->lock);
-    while (inode->publishing && !error) {
-        wait_changed(inode, 100);
-        error = is_interrupted(caller) ? EINTR : 0;
-    }
-    open = inode->handles > 0;
-    inode->publishing = !error && open; /* nobody publishes it under its old name meanwhile */
+    move = inode->handles > 0 && inode->etag && !key_is_staged(inode->base_key);
     key = g_strdup(inode->base_key);
     etag = g_strdup(inode->etag);
     size = inode->base_size;
     pthread_mutex_unlock(&inode->lock);
-    if (error)
+    if (move)
+        error = object_copy(fs, caller, key, staged, size, etag, NULL, &new_etag);
+    if (error) {
+        inode_publish_end(fs, inode);
         return error;
-    if (open && etag)
-        error = object_copy(fs, caller, key, hidden, size, etag, NULL, &new_etag);
-    pthread_mutex_lock(&inode->lock);
-    if (!error) {
-        inode->vanished = true;
-        if (open)
-            inode->hidden_key = g_steal_pointer(&hidden);
-        if (new_etag) {
-            g_free(inode->base_key);
-            inode->base_key = g_strdup(inode->hidden_key);
-            g_free(inode->etag);
-            inode->etag = g_steal_pointer(&new_etag);
-            streams_drop(inode);
-        }
     }
-    if (open)
-        inode->publishing = false;
-    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_lock(&inode->lock);
+    if (move) {
+        g_free(inode->base_key);
+        inode->base_key = g_steal_pointer(&staged);
+        g_free(inode->etag);
+        inode->etag = g_steal_pointer(&new_etag);
+        streams_drop(inode);
+    }
+    inode->vanished = true;
     pthread_mutex_unlock(&inode->lock);
-    return error;
+    return 0;
+}
+
+/* The name could not be taken away after all: the copy aside is what the file is made of now, so
+ * the next publish writes it back where it was. */
+void unhide_open_file(struct inode *inode)
+{
+    pthread_mutex_lock(&inode->lock);
+    inode->vanished = false;
+    if (key_is_staged(inode->base_key))
+        inode->data_dirty = true;
+    pthread_mutex_unlock(&inode->lock);
 }
 
 int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
@@ -359,25 +361,16 @@ int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
         inode_unpin(fs, inode);
         return EISDIR;
     }
-    key = inode_key(fs, inode);
     error = hide_open_file(fs, caller, inode);
     if (!error) {
+        key = inode_key(fs, inode);
         call = store_call_new(STORE_DELETE, key);
         error = run_call(fs, caller, call);
-    }
-    if (!error) {
-        pthread_mutex_lock(&fs->lock);
-        inode_detach(inode);
-        pthread_mutex_unlock(&fs->lock);
-        pthread_mutex_lock(&inode->lock);
-        if (!inode->handles)
-            upload_discard(fs, inode);
-        pthread_mutex_unlock(&inode->lock);
-        leave_dirty_list(fs, inode);
-    } else {
-        pthread_mutex_lock(&inode->lock);
-        inode->vanished = false;
-        pthread_mutex_unlock(&inode->lock);
+        if (!error)
+            forget_name(fs, inode);
+        else
+            unhide_open_file(inode);
+        inode_publish_end(fs, inode);
     }
     inode_unpin(fs, inode);
     return error;
@@ -430,7 +423,7 @@ int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const cha
         error = run_call(fs, caller, call);
     }
     if (!error)
-        drop_vanished(fs, inode);
+        forget_name(fs, inode);
     inode_unpin(fs, inode);
     return error;
 }

@@ -15,27 +15,38 @@
 #define RETRY_MS     3000
 #define SLOW_WINDOWS 10 /* intervals of slow writing after which a file is a log, not a bulk */
 #define IDLE_MS      30000
+#define TIGHT_TICKS  3
 
 bool inode_is_dirty(const struct inode *inode)
 {
     return inode->data_dirty || inode->attrs_dirty;
 }
 
+enum goal {
+    GOAL_VISIBLE, /* the file's own object */
+    GOAL_STAGED,  /* a staged object: readable here, out of everybody else's sight */
+};
+
 struct publish {
     struct fs *fs;
     struct fs_caller *caller;
     struct inode *inode;
-    char *key, *hidden, *etag;
+    enum goal goal;
+    char *key; /* the file's own */
     struct layout snapshot;
     GHashTable *metadata;
-    bool data, rewritten, again;
+    bool data, rewritten, attrs_explicit;
     uint64_t size;
+    /* what came of it */
+    char *to, *etag;      /* where the snapshot is saved now; NULL: nowhere */
+    GPtrArray *leftovers; /* char*, staged objects that are not needed any more */
+    bool again;           /* the object carries older attributes */
 };
 
 /* A whole object in one PUT; what is in the base object alone is fetched first. */
 static int put_whole(struct publish *p)
 {
-    g_autoptr(StoreCall) call = store_call_new(STORE_PUT, p->key);
+    g_autoptr(StoreCall) call = store_call_new(STORE_PUT, p->to);
     g_autoptr(GPtrArray) padding = g_ptr_array_new_with_free_func((GDestroyNotify)buffer_unref);
     g_autoptr(GArray) iov = g_array_new(FALSE, FALSE, sizeof(struct iovec));
     int error = 0;
@@ -100,29 +111,91 @@ static bool fits_one_put(struct publish *p)
     return true;
 }
 
-static int save(struct publish *p)
+static int save_directory(struct publish *p)
+{
+    g_autoptr(StoreCall) call = store_call_put(p->key, NULL, 0);
+
+    call->metadata = metadata_copy(p->metadata);
+    return run_call(p->fs, p->caller, call);
+}
+
+static int save_attributes(struct publish *p)
+{
+    p->to = g_strdup(p->key);
+    return object_copy(p->fs, p->caller, p->key, p->key, p->size, p->inode->etag, p->metadata,
+                       &p->etag);
+}
+
+/* Everything is in the staged object KEY: the store copies it to where it is seen. */
+static int promote(struct publish *p, const char *key, const char *etag)
+{
+    char *new_etag = NULL;
+    int error = object_copy(p->fs, p->caller, key, p->key, p->size, etag, p->metadata, &new_etag);
+
+    if (error)
+        return error;
+    g_ptr_array_add(p->leftovers, g_strdup(key));
+    g_free(p->to);
+    p->to = g_strdup(p->key);
+    g_free(p->etag);
+    p->etag = new_etag;
+    return 0;
+}
+
+/* Where the open upload goes is not where this one is to go: it is given up, if every byte of it is
+ * somewhere else too. */
+static int drop_other_upload(struct publish *p)
 {
     struct inode *inode = p->inode;
-    bool discard;
+    struct upload *upload;
+    bool other;
+    int error = 0;
 
-    if (is_directory(inode)) {
-        g_autoptr(StoreCall) call = store_call_put(p->key, NULL, 0);
-
-        call->metadata = metadata_copy(p->metadata);
-        return run_call(p->fs, p->caller, call);
-    }
-    if (!p->data && inode->etag)
-        return object_copy(p->fs, p->caller, p->key, p->key, p->size, inode->etag, p->metadata,
-                           &p->etag);
     pthread_mutex_lock(&inode->lock);
-    discard = inode->upload && !inode->upload->beginning &&
-              (strcmp(inode->upload->key, p->key) != 0 || inode->upload->end > p->size);
-    if (discard)
+    while (inode->upload && inode->upload->beginning)
+        wait_changed(inode, TICK_MS);
+    upload = inode->upload;
+    other = upload &&
+            (upload->end > p->size ||
+             (!upload->staged && (p->goal == GOAL_STAGED || strcmp(upload->key, p->key) != 0)));
+    if (other && layout_only_in_part(&p->snapshot, 0, p->size)) {
+        log_error("%s: what was sent for %s cannot be read back", p->key, upload->key);
+        error = EIO;
+    } else if (other) {
         upload_discard(p->fs, inode);
+        layout_forget_parts(&p->snapshot);
+    }
+    p->to = inode->upload            ? g_strdup(inode->upload->key)
+            : p->goal == GOAL_STAGED ? staged_key_new(p->fs)
+                                     : g_strdup(p->key);
     pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+static int save_file(struct publish *p)
+{
+    struct inode *inode = p->inode;
+    int error;
+
+    if (!p->data && inode->etag)
+        return save_attributes(p);
+    if (p->goal == GOAL_VISIBLE && key_is_staged(inode->base_key) && !inode->upload &&
+        inode->base_size == p->size && layout_is_saved(&p->snapshot))
+        return promote(p, inode->base_key, inode->etag);
+    error = drop_other_upload(p);
+    if (error)
+        return error;
     if (fits_one_put(p))
         return put_whole(p);
-    return upload_finish(p->fs, p->caller, inode, &p->snapshot, p->key, &p->etag);
+    error = upload_finish(p->fs, p->caller, inode, &p->snapshot, p->to, &p->etag);
+    if (!error && p->goal == GOAL_VISIBLE && key_is_staged(p->to)) {
+        g_autofree char *staged = g_strdup(p->to), *etag = g_strdup(p->etag);
+
+        error = promote(p, staged, etag);
+    } else if (!error && p->goal == GOAL_VISIBLE) {
+        p->again = p->attrs_explicit; /* it carries the attributes of when it began */
+    }
+    return error;
 }
 
 /* inode->lock held: takes the copy that will be published. */
@@ -133,50 +206,69 @@ static void begin_publish(struct publish *p)
     inode->publishing = true;
     p->data = inode->data_dirty;
     p->rewritten = inode->rewritten;
+    p->attrs_explicit = inode->attrs_explicit;
     p->size = inode->size;
-    p->hidden = g_strdup(inode->hidden_key);
     p->metadata = inode_metadata(inode);
+    p->leftovers = g_ptr_array_new_with_free_func(g_free);
     layout_copy(&inode->layout, 0, UINT64_MAX, &p->snapshot);
     layout_freeze(&p->snapshot);
-    inode->data_dirty = inode->attrs_dirty = inode->rewritten = false;
+    inode->data_dirty = inode->attrs_dirty = inode->rewritten = inode->attrs_explicit = false;
 }
 
+/* The snapshot is the object P->to now. inode->lock held. */
+static void take_over_object(struct publish *p)
+{
+    struct inode *inode = p->inode;
+    bool keep = p->size < store_caps(p->fs->store)->min_part_bytes && inode->writers;
+
+    if (p->data) {
+        layout_mark_saved(&inode->layout, &p->snapshot, keep);
+        inode->base_size = p->size;
+    }
+    if (key_is_staged(inode->base_key) && strcmp(inode->base_key, p->to) != 0 &&
+        !g_ptr_array_find_with_equal_func(p->leftovers, inode->base_key, g_str_equal, NULL))
+        g_ptr_array_add(p->leftovers, g_strdup(inode->base_key));
+    streams_drop(inode);
+    g_free(inode->etag);
+    inode->etag = g_strdup(p->etag);
+    g_free(inode->base_key);
+    inode->base_key = g_strdup(p->to);
+}
+
+/* What was to be published still is: dirty as before. inode->lock held. */
+static void stay_dirty(struct publish *p)
+{
+    struct inode *inode = p->inode;
+
+    inode->data_dirty = inode->data_dirty || p->data;
+    inode->attrs_dirty = true;
+    inode->rewritten = inode->rewritten || p->rewritten;
+    inode->attrs_explicit = inode->attrs_explicit || p->attrs_explicit;
+}
+
+/* inode->lock held. */
 static void end_publish(struct publish *p, int error, int64_t took_ms)
 {
     struct inode *inode = p->inode;
-    unsigned interval = p->fs->options.sync_interval_ms;
+    int64_t interval_ms = p->fs->options.sync_interval_ms;
 
+    if (p->etag && !is_directory(inode))
+        take_over_object(p);
+    if (error || p->goal == GOAL_STAGED)
+        stay_dirty(p);
     if (error) {
-        inode->data_dirty = inode->data_dirty || p->data;
-        inode->attrs_dirty = true;
-        inode->rewritten = inode->rewritten || p->rewritten;
         inode->next_publish_ms = now_ms() + RETRY_MS;
-    } else {
-        if (!is_directory(inode) && (p->data || p->etag)) {
-            bool keep = p->size < store_caps(p->fs->store)->min_part_bytes && inode->writers;
-
-            if (p->data) {
-                layout_mark_saved(&inode->layout, &p->snapshot, keep);
-                inode->base_size = p->size;
-            }
-            streams_drop(inode);
-            g_free(inode->etag);
-            inode->etag = g_strdup(p->etag);
-            g_free(inode->base_key);
-            inode->base_key = g_strdup(p->key);
-        }
-        /* The upload carries the attributes of when it began: one more copy puts them right. */
-        p->again = inode->attrs_explicit;
-        inode->attrs_dirty = inode->attrs_dirty || inode->attrs_explicit;
-        inode->attrs_explicit = false;
-        inode->complained = inode->failed_close = false;
-        inode->checked_ms = now_ms();
-        inode->dirty_ms = inode_is_dirty(inode) ? now_ms() : 0;
-        inode->next_publish_ms = now_ms() + MAX((int64_t)interval * 4 / 5, 3 * took_ms);
-        inode->slow_windows = 0;
+        return;
     }
-    inode->publishing = false;
-    pthread_cond_broadcast(&inode->changed);
+    inode->complained = false;
+    inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);
+    if (p->goal == GOAL_STAGED)
+        return;
+    inode->attrs_dirty = inode->attrs_dirty || p->again;
+    inode->failed_close = false;
+    inode->checked_ms = now_ms();
+    inode->dirty_ms = inode_is_dirty(inode) ? now_ms() : 0;
+    inode->slow_windows = 0;
 }
 
 static void publish_clear(struct publish *p)
@@ -185,8 +277,9 @@ static void publish_clear(struct publish *p)
     layout_clear(&p->snapshot);
     g_hash_table_unref(p->metadata);
     g_free(p->key);
-    g_free(p->hidden);
+    g_free(p->to);
     g_free(p->etag);
+    g_ptr_array_unref(p->leftovers);
 }
 
 void leave_dirty_list(struct fs *fs, struct inode *inode)
@@ -206,41 +299,134 @@ void leave_dirty_list(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
 }
 
-int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+/* Waits until nobody else publishes INODE. inode->lock held. */
+static int wait_turn(struct inode *inode, struct fs_caller *caller)
 {
-    struct publish p = {.fs = fs, .caller = caller, .inode = inode};
-    int64_t began;
     int error = 0;
 
-    pthread_mutex_lock(&inode->lock);
     while (inode->publishing && !error) {
         wait_changed(inode, TICK_MS);
         error = is_interrupted(caller) ? EINTR : 0;
     }
-    if (error || !inode_is_dirty(inode) || (inode->vanished && !inode->hidden_key)) {
-        pthread_mutex_unlock(&inode->lock);
-        if (!error)
-            leave_dirty_list(fs, inode);
-        return error;
-    }
-    begin_publish(&p);
+    return error;
+}
+
+void inode_publish_end(struct fs *fs, struct inode *inode)
+{
+    g_autofree char *staged = NULL;
+
+    pthread_mutex_lock(&inode->lock);
+    inode->publishing = false;
+    staged = inode_end_vanished(fs, inode);
+    pthread_cond_broadcast(&inode->changed);
+    pthread_mutex_unlock(&inode->lock);
+    if (staged)
+        staged_remove(fs, staged);
+    leave_dirty_list(fs, inode);
+}
+
+/* One publish, from a turn that the caller has: inode->publishing is set, inode->lock is held when
+ * it is called, and not when it returns. */
+static int publish_once(struct publish *p)
+{
+    struct inode *inode = p->inode;
+    struct fs *fs = p->fs;
+    int64_t began;
+    int error;
+
+    begin_publish(p);
     pthread_mutex_unlock(&inode->lock);
 
     gate_enter(fs);
     began = now_ms();
-    p.key = p.hidden ? g_strdup(p.hidden) : inode_key(fs, inode);
-    error = save(&p);
+    p->key = inode_key(fs, inode);
+    error = is_directory(inode) ? save_directory(p) : save_file(p);
     gate_leave(fs);
 
     pthread_mutex_lock(&inode->lock);
-    end_publish(&p, error, now_ms() - began);
+    end_publish(p, error, now_ms() - began);
     pthread_mutex_unlock(&inode->lock);
-    publish_clear(&p);
-    leave_dirty_list(fs, inode);
-    if (!error && p.again)
-        return inode_publish(fs, caller, inode);
+    for (guint i = 0; i < p->leftovers->len; i++)
+        staged_remove(fs, p->leftovers->pdata[i]);
+    publish_clear(p);
+    return error;
+}
+
+/* Whether there is something to do for GOAL. inode->lock held. */
+static bool has_work(const struct inode *inode, enum goal goal)
+{
+    if (goal == GOAL_STAGED)
+        return !is_directory(inode) && inode->data_dirty;
+    return inode_is_dirty(inode) && !inode->vanished;
+}
+
+static int publish_to(struct fs *fs, struct fs_caller *caller, struct inode *inode, enum goal goal)
+{
+    int error;
+
+    do {
+        struct publish p = {.fs = fs, .caller = caller, .inode = inode, .goal = goal};
+
+        pthread_mutex_lock(&inode->lock);
+        error = wait_turn(inode, caller);
+        if (error || !has_work(inode, goal)) {
+            pthread_mutex_unlock(&inode->lock);
+            if (!error)
+                leave_dirty_list(fs, inode);
+            return error;
+        }
+        error = publish_once(&p);
+        inode_publish_end(fs, inode);
+        if (!error && !p.again)
+            break;
+    } while (!error);
     if (!error)
         upload_pump(fs, inode, false);
+    return error;
+}
+
+int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    return publish_to(fs, caller, inode, GOAL_VISIBLE);
+}
+
+/* Whether bytes of INODE can be read only when its own object is committed. inode->lock held. */
+static bool must_show(const struct inode *inode)
+{
+    return inode->upload && !inode->upload->staged && !inode->vanished &&
+           layout_only_in_part(&inode->layout, 0, inode->size);
+}
+
+int inode_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    bool show;
+
+    pthread_mutex_lock(&inode->lock);
+    show = must_show(inode);
+    pthread_mutex_unlock(&inode->lock);
+    return publish_to(fs, caller, inode, show ? GOAL_VISIBLE : GOAL_STAGED);
+}
+
+int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool settle)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    error = wait_turn(inode, caller);
+    while (!error) {
+        struct publish p = {.fs = fs, .caller = caller, .inode = inode};
+
+        inode->publishing = true; /* from here on no upload begins */
+        if (settle ? !must_show(inode) : !has_work(inode, GOAL_VISIBLE))
+            break;
+        error = publish_once(&p);
+        pthread_mutex_lock(&inode->lock);
+        if (!error && !p.again)
+            break;
+    }
+    pthread_mutex_unlock(&inode->lock);
+    if (error)
+        inode_publish_end(fs, inode);
     return error;
 }
 
@@ -330,10 +516,10 @@ static bool is_due(struct fs *fs, struct inode *inode, void *user)
     if (inode->rewritten)
         return false; /* replaced as a whole, at close or fsync */
     slow = inode->slow_windows >= SLOW_WINDOWS || now - inode->dirty_ms > IDLE_MS;
-    return inode->upload ? slow : inode->data_dirty;
+    return inode->upload || key_is_staged(inode->base_key) ? slow : inode->data_dirty;
 }
 
-/* Memory is short, nothing moves: the file with the most dirty bytes is published as it stands. */
+/* Memory is short, nothing moves: the file with the most dirty bytes gives way. */
 static struct inode *find_victim(struct fs *fs)
 {
     g_autoptr(GPtrArray) all = pin_dirty(fs);
@@ -380,9 +566,10 @@ static void *publisher_main(void *user)
         struct inode *inode = find_dirty(fs, is_due, NULL);
 
         tight = budget_is_tight(fs->budget) ? tight + 1 : 0;
-        if (!inode && tight > 5) {
-            inode = find_victim(fs);
-            tight = 0;
+        if (!inode && tight > TIGHT_TICKS && (inode = find_victim(fs))) {
+            inode_settle(fs, NULL, inode);
+            inode_unpin(fs, inode);
+            continue;
         }
         if (!inode) {
             struct timespec tick = {0, TICK_MS * 1000000l};

@@ -8,31 +8,35 @@
 
 #define COPIES 16
 
+/* On success SOURCE's turn to publish is held: its publishes go on, under the new name, after
+ * inode_publish_end. */
 static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to)
 {
-    g_autofree char *from = inode_key(fs, inode), *etag = NULL, *new_etag = NULL;
-    g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE, from);
+    g_autofree char *from = NULL, *etag = NULL, *new_etag = NULL;
+    g_autoptr(StoreCall) remove = NULL;
     uint64_t size;
     int error;
 
-    error = inode_publish(fs, caller, inode);
+    error = inode_publish_hold(fs, caller, inode, false);
     if (error)
         return error;
+    from = inode_key(fs, inode);
     pthread_mutex_lock(&inode->lock);
-    while (inode->publishing && !error) {
-        wait_changed(inode, 100);
-        error = is_interrupted(caller) ? EINTR : 0;
-    }
-    inode->publishing = true;
     etag = g_strdup(inode->etag);
     size = inode->base_size;
     pthread_mutex_unlock(&inode->lock);
-    if (!error && etag)
+    if (etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
-    if (!error)
+    if (!error) {
+        remove = store_call_new(STORE_DELETE, from);
         error = run_call(fs, NULL, remove); /* past the point of turning back */
+    }
+    if (error) {
+        inode_publish_end(fs, inode);
+        return error;
+    }
     pthread_mutex_lock(&inode->lock);
-    if (!error && new_etag) {
+    if (new_etag) {
         streams_drop(inode);
         g_free(inode->base_key);
         inode->base_key = g_strdup(to);
@@ -41,16 +45,7 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
         inode->checked_ms = now_ms();
     }
     pthread_mutex_unlock(&inode->lock);
-    return error;
-}
-
-/* Ends what rename_file began: its publishes may go on, under the new name. */
-static void rename_file_end(struct inode *inode)
-{
-    pthread_mutex_lock(&inode->lock);
-    inode->publishing = false;
-    pthread_cond_broadcast(&inode->changed);
-    pthread_mutex_unlock(&inode->lock);
+    return 0;
 }
 
 struct copying {
@@ -248,19 +243,6 @@ static int check_target(struct fs *fs, struct fs_caller *caller, struct inode *s
     return is_directory(target) ? directory_is_empty(fs, caller, target) : 0;
 }
 
-static void forget_target(struct fs *fs, struct inode *target)
-{
-    pthread_mutex_lock(&fs->lock);
-    inode_detach(target);
-    pthread_mutex_unlock(&fs->lock);
-    pthread_mutex_lock(&target->lock);
-    target->vanished = true;
-    if (!target->handles)
-        upload_discard(fs, target);
-    pthread_mutex_unlock(&target->lock);
-    leave_dirty_list(fs, target);
-}
-
 static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *source,
                      struct inode *target, struct inode *new_parent, const char *new_name)
 {
@@ -272,17 +254,17 @@ static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *sour
     error = rename_file(fs, caller, source, to);
     if (!error) {
         if (target)
-            forget_target(fs, target);
+            forget_name(fs, target);
         pthread_mutex_lock(&fs->lock);
         inode_detach(source);
         inode_attach(source, new_parent, new_name);
         pthread_mutex_unlock(&fs->lock);
+        inode_publish_end(fs, source);
     } else if (target) {
-        pthread_mutex_lock(&target->lock);
-        target->vanished = false;
-        pthread_mutex_unlock(&target->lock);
+        unhide_open_file(target);
     }
-    rename_file_end(source);
+    if (target)
+        inode_publish_end(fs, target);
     return error;
 }
 

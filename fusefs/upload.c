@@ -268,6 +268,7 @@ struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char 
 
     inode->upload = upload_new(key);
     inode->upload->beginning = true;
+    inode->upload->staged = key_is_staged(key);
     add_copied_parts(fs, inode, inode->upload, prefix);
     call->metadata = inode_metadata(inode);
     return call;
@@ -318,6 +319,12 @@ static void pump_parts(struct fs *fs, struct inode *inode, bool flush, GArray *l
     }
 }
 
+/* Whether what is sent may have to be read before the file is finished. */
+static bool wants_staged(const struct inode *inode)
+{
+    return inode->readers || inode->vanished || key_is_staged(inode->base_key);
+}
+
 void upload_pump(struct fs *fs, struct inode *inode, bool flush)
 {
     g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
@@ -326,7 +333,7 @@ void upload_pump(struct fs *fs, struct inode *inode, bool flush)
     struct upload *upload = NULL;
 
     pthread_mutex_lock(&inode->lock);
-    if (!inode->upload && !inode->vanished && !inode->publishing) {
+    if (!inode->upload && !inode->publishing) {
         uint64_t prefix = copyable_prefix(fs, inode);
 
         if (next_part_bytes(fs, inode, prefix, flush)) {
@@ -334,7 +341,11 @@ void upload_pump(struct fs *fs, struct inode *inode, bool flush)
             key = inode_key(fs, inode);
             pthread_mutex_lock(&inode->lock);
             prefix = copyable_prefix(fs, inode);
-            if (!inode->upload && !inode->publishing && !inode->vanished) {
+            if (!inode->upload && !inode->publishing) {
+                if (wants_staged(inode)) {
+                    g_free(key);
+                    key = staged_key_new(fs);
+                }
                 begin = begin_prepare(fs, inode, key, prefix);
                 upload = inode->upload;
             }

@@ -124,7 +124,7 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
             offset = inode->size;
         if (must_settle(inode, offset, offset + size)) {
             pthread_mutex_unlock(&inode->lock);
-            error = inode_publish(fs, caller, inode);
+            error = inode_settle(fs, caller, inode);
             pthread_mutex_lock(&inode->lock);
             if (error)
                 break;
@@ -188,7 +188,7 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     pthread_mutex_lock(&inode->lock);
     while (!error && inode->upload && size && size < inode->upload->end) {
         pthread_mutex_unlock(&inode->lock);
-        error = inode_publish(fs, caller, inode);
+        error = inode_settle(fs, caller, inode);
         pthread_mutex_lock(&inode->lock);
     }
     while (inode->publishing && inode->upload && !error) {

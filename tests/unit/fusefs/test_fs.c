@@ -1,68 +1,7 @@
 /* The filesystem over a store in memory, without a mount. */
-#include "fusefs/fs.h"
-
-#include "tests/support/memory_store.h"
-
-#include <criterion/criterion.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <string.h>
-
-static struct store *store;
-static struct fs *fs;
-static struct fs_caller caller = {.uid = 1, .gid = 2};
-
-static void set_up(void)
-{
-    struct fs_options options = {.sync_interval_ms = 200, .attr_ttl_ms = 200};
-
-    store = memory_store_new();
-    fs = fs_new(store, &options);
-}
-
-static void tear_down(void)
-{
-    fs_drain(fs, 1000, NULL);
-    fs_free(fs);
-    store_unref(store);
-}
+#include "tests/unit/fusefs/fixture.h"
 
 TestSuite(fs, .init = set_up, .fini = tear_down);
-
-static struct fs_file *create(const char *name, struct stat *st)
-{
-    struct fs_file *file;
-
-    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, name, 0644, O_RDWR, &file, st), 0);
-    return file;
-}
-
-static void collect(void *user, const struct iovec *iov, unsigned count)
-{
-    GByteArray *bytes = user;
-
-    for (unsigned i = 0; i < count; i++)
-        g_byte_array_append(bytes, iov[i].iov_base, iov[i].iov_len);
-}
-
-static GByteArray *read_all(struct fs_file *file)
-{
-    GByteArray *bytes = g_byte_array_new();
-    guint before;
-
-    do {
-        before = bytes->len;
-        cr_assert_eq(fs_read(fs, &caller, file, bytes->len, 128 * 1024, collect, bytes), 0);
-    } while (bytes->len > before);
-    return bytes;
-}
-
-static char *in_store(const char *key, size_t *size)
-{
-    char *data = NULL;
-
-    return store_read(store, key, 1u << 30, &data, size, NULL, NULL) ? data : NULL;
-}
 
 Test(fs, a_closed_file_is_in_the_store)
 {
