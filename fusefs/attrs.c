@@ -70,11 +70,12 @@ GHashTable *inode_metadata(struct inode *inode)
 /* Whether what is known is new enough, or is ours to say. */
 static bool is_fresh(struct fs *fs, struct inode *inode)
 {
-    bool fresh;
+    bool is_authority = fs_is_authority(fs), fresh;
 
     pthread_mutex_lock(&inode->lock);
     fresh = inode_is_dirty(inode) || inode->publishing || inode->vanished ||
-            (inode->checked_ms && now_ms() - inode->checked_ms < fs->options.attr_ttl_ms);
+            (inode->checked_ms &&
+             (is_authority || now_ms() - inode->checked_ms < fs->options.attr_ttl_ms));
     pthread_mutex_unlock(&inode->lock);
     return fresh;
 }

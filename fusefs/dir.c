@@ -1,13 +1,26 @@
-/* Listing a directory: the store's pages and what is only here so far, as one list of names. */
+/* Listing a directory: the store's pages and what is only here so far, as one list of names. Where
+ * nobody else writes, the list is remembered, and the store is not asked again. */
 #include "fusefs/fs_internal.h"
 
 #include <string.h>
+
+#define TRIES 3 /* of a listing during which names came or went */
 
 struct fs_dir {
     GArray *entries; /* struct fs_entry; names live in `names` */
     GStringChunk *names;
     GHashTable *seen;
 };
+
+static struct fs_dir *dir_new(void)
+{
+    struct fs_dir *dir = g_new0(struct fs_dir, 1);
+
+    dir->entries = g_array_new(FALSE, FALSE, sizeof(struct fs_entry));
+    dir->names = g_string_chunk_new(4096);
+    dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
+    return dir;
+}
 
 static void add_entry(struct fs_dir *dir, const char *name, mode_t type)
 {
@@ -50,12 +63,12 @@ static void add_page(struct fs_dir *dir, const struct store_call *page, size_t p
     }
 }
 
-static void add_local(struct fs *fs, struct fs_dir *dir, struct inode *inode)
+/* Names that only we know so far; or, where the listing is ours, all that are in use. fs->lock. */
+static void add_children(struct fs_dir *dir, struct inode *inode, bool all)
 {
     GHashTableIter iter;
     gpointer value;
 
-    pthread_mutex_lock(&fs->lock);
     g_hash_table_iter_init(&iter, inode->children);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct inode *child = value;
@@ -64,32 +77,40 @@ static void add_local(struct fs *fs, struct fs_dir *dir, struct inode *inode)
         pthread_mutex_lock(&child->lock);
         unsaved = inode_is_dirty(child) || child->publishing;
         pthread_mutex_unlock(&child->lock);
-        if (unsaved)
+        if (all || unsaved)
             add_entry(dir, child->name, child->attrs.mode & S_IFMT);
     }
-    pthread_mutex_unlock(&fs->lock);
 }
 
-int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **out)
+/* From what is known here; false: it is not. */
+static bool list_here(struct fs *fs, struct inode *inode, struct fs_dir *dir)
 {
-    struct inode *inode = inode_get(fs, ino);
-    struct fs_dir *dir;
-    g_autofree char *prefix = NULL, *token = NULL;
-    int error = 0;
+    GHashTableIter iter;
+    gpointer name, type;
+    bool known;
 
-    if (!inode)
-        return ESTALE;
-    if (!is_directory(inode)) {
-        inode_unpin(fs, inode);
-        return ENOTDIR;
+    if (!fs_is_authority(fs))
+        return false;
+    pthread_mutex_lock(&fs->lock);
+    known = inode->names != NULL;
+    if (known) {
+        add_children(dir, inode, true);
+        g_hash_table_iter_init(&iter, inode->names);
+        while (g_hash_table_iter_next(&iter, &name, &type))
+            add_entry(dir, name, GPOINTER_TO_UINT(type));
     }
-    dir = g_new0(struct fs_dir, 1);
-    dir->entries = g_array_new(FALSE, FALSE, sizeof(struct fs_entry));
-    dir->names = g_string_chunk_new(4096);
-    dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
-    prefix = inode_key(fs, inode);
-    add_entry(dir, ".", S_IFDIR);
-    add_entry(dir, "..", S_IFDIR);
+    pthread_mutex_unlock(&fs->lock);
+    return known;
+}
+
+/* Up to MAX_PAGES pages (0: all); *WHOLE: there were no more. */
+static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      unsigned max_pages, struct fs_dir *dir, bool *whole)
+{
+    g_autofree char *prefix = inode_key(fs, inode), *token = NULL;
+    unsigned pages = 0;
+    int error;
+
     do {
         g_autoptr(StoreCall) page = store_call_new(STORE_LIST, prefix);
 
@@ -99,9 +120,76 @@ int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_
         if (!error)
             add_page(dir, page, strlen(prefix));
         token = error ? NULL : g_strdup(page->next_token);
-    } while (token);
-    if (!error)
-        add_local(fs, dir, inode);
+    } while (token && (!max_pages || ++pages < max_pages));
+    *whole = !error && !token;
+    return error;
+}
+
+/* What was listed is what there is, if nothing changed meanwhile. fs->lock held. */
+static bool remember(struct fs *fs, struct inode *inode, const struct fs_dir *dir, uint64_t changes)
+{
+    if (inode->names)
+        return true;
+    if (inode->changes != changes)
+        return false;
+    names_start(inode);
+    for (guint i = 0; i < dir->entries->len && inode->names; i++) {
+        const struct fs_entry *entry = &g_array_index(dir->entries, struct fs_entry, i);
+
+        names_add(fs, inode, entry->name, entry->type);
+    }
+    return true;
+}
+
+int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages)
+{
+    bool known = false, whole = true;
+    int error = 0;
+
+    for (int i = 0; i < TRIES && !error && !known && whole; i++) {
+        struct fs_dir *dir;
+        uint64_t changes;
+
+        pthread_mutex_lock(&fs->lock);
+        known = inode->names != NULL;
+        changes = inode->changes;
+        pthread_mutex_unlock(&fs->lock);
+        if (known)
+            break;
+        dir = dir_new();
+        error = list_store(fs, caller, inode, max_pages, dir, &whole);
+        pthread_mutex_lock(&fs->lock);
+        known = !error && whole && remember(fs, inode, dir, changes);
+        pthread_mutex_unlock(&fs->lock);
+        fs_closedir(dir);
+    }
+    return error;
+}
+
+int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **out)
+{
+    struct inode *inode = inode_get(fs, ino);
+    struct fs_dir *dir;
+    bool whole;
+    int error = 0;
+
+    if (!inode)
+        return ESTALE;
+    if (!is_directory(inode)) {
+        inode_unpin(fs, inode);
+        return ENOTDIR;
+    }
+    if (fs_is_authority(fs))
+        error = dir_learn(fs, caller, inode, 0);
+    dir = dir_new();
+    add_entry(dir, ".", S_IFDIR);
+    add_entry(dir, "..", S_IFDIR);
+    if (!error && !list_here(fs, inode, dir)) {
+        error = list_store(fs, caller, inode, 0, dir, &whole);
+        pthread_mutex_lock(&fs->lock);
+        add_children(dir, inode, false);
+        pthread_mutex_unlock(&fs->lock);
+    }
     inode_unpin(fs, inode);
     if (error)
         fs_closedir(dir);

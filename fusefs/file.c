@@ -32,8 +32,8 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
     struct inode *parent, *inode = NULL;
     int error = 0;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     error = fs_lookup(fs, caller, parent_ino, name, st);
     if (!error) {
         bool keep;
@@ -70,6 +70,7 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
         inode_mark_dirty(fs, inode);
         pthread_mutex_unlock(&inode->lock);
         *file = file_new(inode, flags);
+        (*file)->created = true;
         inode_stat(inode, st);
     }
     inode_unpin(fs, parent);
@@ -83,8 +84,8 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
     unsigned generation;
     int error = 0;
 
-    if (writes(flags) && (fs->options.read_only || atomic_load(&fs->draining)))
-        return EROFS;
+    if (writes(flags) && (error = fs_may_change(fs)))
+        return error;
     inode = inode_get(fs, ino);
     if (!inode)
         return ESTALE;
@@ -226,8 +227,6 @@ int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
     bool dirty;
     int error;
 
-    if (!writes(file->flags) && !(file->flags & O_TRUNC))
-        return 0;
     pthread_mutex_lock(&inode->lock);
     dirty = (inode_is_dirty(inode) || inode->publishing) && !inode->vanished;
     pthread_mutex_unlock(&inode->lock);
@@ -251,6 +250,11 @@ char *inode_end_vanished(struct fs *fs, struct inode *inode)
     upload_discard(fs, inode);
     inode->data_dirty = inode->attrs_dirty = false;
     return key_is_staged(inode->base_key) ? g_steal_pointer(&inode->base_key) : NULL;
+}
+
+int fs_flush(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
+{
+    return writes(file->flags) || file->created ? fs_fsync(fs, caller, file) : 0;
 }
 
 void fs_release(struct fs *fs, struct fs_file *file)

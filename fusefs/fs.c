@@ -1,7 +1,10 @@
 /* A mount's life: threads start, dirty data drains, everything is freed. */
 #include "fusefs/fs_internal.h"
 
+#include <errno.h>
 #include <string.h>
+
+#define OWN_TTL_MS 10000 /* of what only we change: a lost lease is noticed by then */
 
 static void init_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
 {
@@ -40,7 +43,7 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     struct fs *fs = g_new0(struct fs, 1);
 
     fs->store = store_ref(store);
-    fs->owner = g_uuid_string_random();
+    fs->owner = options->lease ? g_strdup(lease_owner(options->lease)) : g_uuid_string_random();
     set_defaults(fs, options);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
@@ -51,6 +54,11 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
     publishers_start(fs);
     return fs;
+}
+
+bool fs_has_lost_lease(struct fs *fs)
+{
+    return fs->options.lease && !lease_is_held(fs->options.lease);
 }
 
 static GPtrArray *dirty_paths(struct fs *fs)
@@ -78,7 +86,7 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
     atomic_store(&fs->draining, true);
     for (;;) {
         paths = dirty_paths(fs);
-        if (paths->len == 0 || (timeout_ms && now_ms() >= until))
+        if (paths->len == 0 || (timeout_ms && now_ms() >= until) || fs_has_lost_lease(fs))
             break;
         g_ptr_array_unref(paths);
         pthread_mutex_lock(&fs->dirty_lock);
@@ -118,9 +126,28 @@ void fs_free(struct fs *fs)
     g_free(fs);
 }
 
-unsigned fs_attr_ttl_ms(const struct fs *fs)
+int fs_may_change(struct fs *fs)
 {
-    return fs->options.attr_ttl_ms;
+    if (fs->options.read_only || atomic_load(&fs->draining))
+        return EROFS;
+    return fs_has_lost_lease(fs) ? ESTALE : 0;
+}
+
+bool fs_is_authority(struct fs *fs)
+{
+    struct lease *lease = fs->options.lease;
+
+    return lease && lease_is_exclusive(lease) && lease_is_held(lease);
+}
+
+unsigned fs_attr_ttl_ms(struct fs *fs)
+{
+    return fs_is_authority(fs) ? MAX(OWN_TTL_MS, fs->options.attr_ttl_ms) : fs->options.attr_ttl_ms;
+}
+
+unsigned fs_negative_ttl_ms(struct fs *fs)
+{
+    return fs_is_authority(fs) ? OWN_TTL_MS : 0;
 }
 
 /* An object store has no size: enough that nobody refuses to write. */

@@ -21,7 +21,13 @@ struct fs;
 struct fs_file;
 struct fs_dir;
 
+struct lease;
+struct lease_record;
+
 struct fs_options {
+    /* Under whose name it writes; NULL: nobody's (and nothing is left for the next mount to find).
+     * An exclusive one makes this filesystem the authority: what it knows needs no asking. */
+    struct lease *lease;
     uint64_t budget_bytes;     /* 0: budget_default_bytes() */
     uint64_t part_bytes;       /* 0: 8 MiB */
     unsigned sync_interval_ms; /* 0: 1000 */
@@ -53,6 +59,11 @@ enum fs_set {
 /* Holds a reference to STORE, whose prefix is empty or ends in '/'. Starts its threads. */
 struct fs *fs_new(struct store *store, const struct fs_options *options);
 
+/* Clears up behind mounts that ended badly: their renames are finished, their uploads aborted,
+ * their staged objects removed. PREVIOUS (may be NULL) is whose lease was taken over. Before any
+ * other call. */
+bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GError **error);
+
 /* Refuses new writes (EROFS), then saves all that is dirty, for at most TIMEOUT_MS (0: no limit).
  * UNSAVED: the paths of what was not (free with g_ptr_array_unref). */
 bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved);
@@ -60,7 +71,9 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved);
 /* After the last call. Uploads in progress are aborted. */
 void fs_free(struct fs *fs);
 
-unsigned fs_attr_ttl_ms(const struct fs *fs);
+/* How long the kernel may believe an answer, and that there is no such name. */
+unsigned fs_attr_ttl_ms(struct fs *fs);
+unsigned fs_negative_ttl_ms(struct fs *fs);
 
 int fs_lookup(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
               struct stat *st);
@@ -94,8 +107,9 @@ int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint6
 int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
              const void *data, size_t size);
 
-/* Durable when it returns 0; also what close() waits for. */
+/* Durable when it returns 0; fs_flush is what close() waits for. */
 int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
+int fs_flush(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
 void fs_release(struct fs *fs, struct fs_file *file);
 
 /* A directory's names as they are when it is opened; INDEX goes on from 0. NULL at the end. */

@@ -11,11 +11,12 @@
 #include "fusefs/budget.h"
 #include "fusefs/fs.h"
 #include "fusefs/layout.h"
+#include "fusefs/lease.h"
+#include "fusefs/staged.h"
 #include "storage/file_attrs.h"
 #include <pthread.h>
 
 #define ROOT_HIDDEN ".dstack-" /* names of the root with this beginning are ours, and not shown */
-#define OWN_PREFIX  ROOT_HIDDEN "mount/"
 
 enum part_state { PART_WAITING, PART_SENDING, PART_SENT, PART_FAILED };
 
@@ -47,6 +48,7 @@ struct inode {
     struct inode *parent;
     char *name;
     GHashTable *children; /* directories: name -> inode */
+    GHashTable *names;    /* directories: what else is there, name -> S_IFDIR or 0; NULL: unknown */
     uint64_t lookups;
     unsigned pins;
     bool removed;     /* has no name any more */
@@ -85,6 +87,7 @@ struct inode {
 struct fs_file {
     struct inode *inode;
     int flags;
+    bool created; /* by this open: its close makes it durable, even when it wrote nothing */
     unsigned generation;
 };
 
@@ -100,6 +103,7 @@ struct fs {
     GHashTable *inodes; /* ino -> inode */
     struct inode *root;
     uint64_t next_ino;
+    unsigned names_count; /* in all `names` */
 
     pthread_mutex_t dirty_lock;
     pthread_cond_t dirty_changed;
@@ -116,20 +120,33 @@ struct fs {
     pthread_t publishers[4];
 };
 
+/* --- fs.c --- */
+int fs_may_change(struct fs *fs); /* 0, EROFS, or ESTALE when the lease is lost */
+bool fs_has_lost_lease(struct fs *fs);
+bool fs_is_authority(struct fs *fs); /* nobody else writes here: what is known stays true */
+
 /* --- inode.c: the tree --- */
 struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode);
 struct inode *inode_get(struct fs *fs, uint64_t ino); /* pinned; NULL when unknown */
 void inode_pin(struct fs *fs, struct inode *inode);
 void inode_unpin(struct fs *fs, struct inode *inode); /* no lock held */
 void inode_unpin_locked(struct fs *fs, struct inode *inode);
-struct inode *inode_child(struct inode *parent, const char *name);              /* fs->lock */
-void inode_attach(struct inode *inode, struct inode *parent, const char *name); /* fs->lock */
-void inode_detach(struct inode *inode);                                         /* fs->lock */
+struct inode *inode_child(struct inode *parent, const char *name); /* fs->lock */
+void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
+                  const char *name);                 /* fs->lock */
+void inode_detach(struct inode *inode);              /* fs->lock */
 char *inode_key(struct fs *fs, struct inode *inode); /* takes fs->lock; dirs end in '/' */
 char *inode_key_locked(struct inode *inode);
 void inode_stat(struct inode *inode, struct stat *st); /* takes inode->lock */
 void inodes_free_all(struct fs *fs);
 bool is_directory(const struct inode *inode);
+
+/* --- names.c: what is in a directory, on a mount that is the authority. fs->lock held. --- */
+void names_start(struct inode *dir); /* from now on they are known: none, at first */
+void names_forget(struct fs *fs, struct inode *dir);
+void names_add(struct fs *fs, struct inode *dir, const char *name, mode_t type);
+void names_remove(struct fs *fs, struct inode *dir, const char *name);
+bool names_find(const struct inode *dir, const char *name, mode_t *type); /* dir->names is there */
 
 /* --- request.c: waiting for the store, with an ear for the caller --- */
 int64_t now_ms(void);
@@ -151,6 +168,14 @@ void gate_open(struct fs *fs);
 void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
 GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+
+/* --- dir.c --- */
+/* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
+int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
+
+/* --- rename.c --- */
+int prefix_move(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                GHashTable *etags);
 
 /* --- readahead.c --- */
 int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
@@ -180,6 +205,8 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
 
 /* --- upload.c --- */
+void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
+void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
 int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,

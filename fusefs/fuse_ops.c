@@ -93,9 +93,14 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs_caller caller = caller_of(req);
+    struct fuse_entry_param none = {.entry_timeout = fs_negative_ttl_ms(fs_of(req)) / 1000.0};
     struct stat st;
+    int error = fs_lookup(fs_of(req), &caller, parent, name, &st);
 
-    reply_entry(req, fs_lookup(fs_of(req), &caller, parent, name, &st), &st);
+    if (error == ENOENT && none.entry_timeout > 0)
+        fuse_reply_entry(req, &none); /* the kernel may remember that there is none */
+    else
+        reply_entry(req, error, &st);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups)
@@ -318,12 +323,14 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs_caller caller = caller_of(req);
 
-    fuse_reply_err(req, fs_fsync(fs_of(req), &caller, file_of(fi)));
+    fuse_reply_err(req, fs_flush(fs_of(req), &caller, file_of(fi)));
 }
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    op_flush(req, ino, fi);
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_fsync(fs_of(req), &caller, file_of(fi)));
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -8,6 +8,7 @@ static void inode_free(struct inode *inode)
 {
     layout_clear(&inode->layout);
     g_clear_pointer(&inode->children, g_hash_table_unref);
+    g_clear_pointer(&inode->names, g_hash_table_unref);
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
     g_free(inode->name);
     g_free(inode->base_key);
@@ -45,7 +46,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
         inode->children = g_hash_table_new(g_str_hash, g_str_equal);
     g_hash_table_insert(fs->inodes, &inode->ino, inode);
     if (parent)
-        inode_attach(inode, parent, name);
+        inode_attach(fs, inode, parent, name);
     return inode;
 }
 
@@ -85,8 +86,14 @@ static void reap(struct fs *fs, struct inode *inode)
            !(inode->children && g_hash_table_size(inode->children)) &&
            !is_listed_dirty(fs, inode)) {
         struct inode *parent = inode->parent;
+        g_autofree char *name = g_strdup(inode->name);
+        mode_t type = is_directory(inode) ? S_IFDIR : 0;
+        bool removed = inode->removed;
 
         inode_detach(inode);
+        if (!removed)
+            names_add(fs, parent, name, type); /* it is still there, only not in use */
+        names_forget(fs, inode);
         g_hash_table_remove(fs->inodes, &inode->ino);
         inode_free(inode);
         inode = parent;
@@ -125,8 +132,9 @@ struct inode *inode_child(struct inode *parent, const char *name)
     return g_hash_table_lookup(parent->children, name);
 }
 
-void inode_attach(struct inode *inode, struct inode *parent, const char *name)
+void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent, const char *name)
 {
+    names_remove(fs, parent, name);
     g_free(inode->name);
     inode->name = g_strdup(name);
     inode->parent = parent;

@@ -8,6 +8,7 @@
 #include "config/units.h"
 #include "fusefs/fs.h"
 #include "fusefs/fuse_ops.h"
+#include "fusefs/lease.h"
 #include "fusefs/status.h"
 #include "storage/remote.h"
 
@@ -20,19 +21,30 @@
 #include <string.h>
 #include <unistd.h>
 
+#define READY "ready\n" /* the last line of a mount that answers; before it come lines for people  \
+                         */
+
+enum mode {
+    MODE_DEFAULT, /* exclusive, or shared where the store cannot */
+    MODE_EXCLUSIVE,
+    MODE_SHARED,
+    MODE_READ_ONLY,
+};
+
 struct program {
     /* what was asked for */
     char *source, *mountpoint;
     char *endpoint, *region, *profile, *cacert, *status_file;
-    char *budget, *part_size, **mount_options;
-    int sync_interval_ms, attr_ttl_ms, drain_timeout_s;
+    char *budget, *part_size, *mode_name, **mount_options;
+    int sync_interval_ms, attr_ttl_ms, drain_timeout_s, lease_ttl_s;
     gboolean foreground, virtual_host, version;
-    bool read_only;
+    enum mode mode;
     char *other_options;
     /* what came of it */
     int ready_fd; /* the waiting parent; -1: none */
     struct fs *fs;
     struct fuse_ops *ops;
+    struct lease *lease;
     atomic_bool drained, failed;
     pthread_t signal_thread;
 };
@@ -57,6 +69,10 @@ static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GErr
          "Memory for unsaved data and read-ahead (512MiB, or a quarter of the cgroup)", "SIZE"},
         {"part-size", 0, 0, G_OPTION_ARG_STRING, &p->part_size,
          "Size of an upload's first parts (8MiB)", "SIZE"},
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &p->mode_name,
+         "exclusive (one writer, nothing is asked twice; the default), shared, read-only", "MODE"},
+        {"lease-ttl", 0, 0, G_OPTION_ARG_INT, &p->lease_ttl_s,
+         "An exclusive writer that is not heard of for this long may be replaced (20)", "SECONDS"},
         {"sync-interval", 0, 0, G_OPTION_ARG_INT, &p->sync_interval_ms,
          "Publish slowly growing files this often (1000)", "MS"},
         {"attr-ttl", 0, 0, G_OPTION_ARG_INT, &p->attr_ttl_ms,
@@ -97,7 +113,7 @@ static void split_options(struct program *p)
 
         for (char **option = options; *option; option++) {
             if (strcmp(*option, "ro") == 0)
-                p->read_only = true;
+                p->mode = MODE_READ_ONLY;
             else if (**option && strcmp(*option, "rw") != 0)
                 g_string_append_printf(other, "%s%s", other->len ? "," : "", *option);
         }
@@ -153,13 +169,76 @@ static gboolean read_size(const char *text, const char *name, uint64_t *bytes, G
     return error_set(error, EINVAL, "--%s %s: not a size; write it like 256MiB", name, text);
 }
 
+static bool read_mode(struct program *p, GError **error)
+{
+    static const char *const names[] = {"", "exclusive", "shared", "read-only"};
+
+    for (unsigned i = 1; p->mode_name && i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(p->mode_name, names[i]) != 0)
+            continue;
+        if (p->mode == MODE_READ_ONLY && i != MODE_READ_ONLY)
+            return error_set(error, EINVAL, "-o ro and --mode %s exclude each other", names[i]);
+        p->mode = i;
+        return true;
+    }
+    return !p->mode_name || error_set(error, EINVAL,
+                                      "--mode %s: not a mode; there are exclusive, shared and "
+                                      "read-only",
+                                      p->mode_name);
+}
+
+/* A line for whoever waits for the mount: on the terminal, or through the parent. */
+static void tell(const char *line, void *user)
+{
+    struct program *p = user;
+    g_autofree char *text = g_strdup_printf("dstack-mount: %s\n", line);
+    ssize_t written = write(p->ready_fd >= 0 ? p->ready_fd : STDERR_FILENO, text, strlen(text));
+
+    (void)written; /* nobody listens */
+}
+
+static bool is_asked_to_stop(void *user)
+{
+    sigset_t pending;
+
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT));
+}
+
+/* Takes the lease that the mode asks for. */
+static bool take_lease(struct program *p, struct store *store, struct lease_record **previous,
+                       GError **error)
+{
+    const struct store_caps *caps = store_caps(store);
+    struct lease_options options = {
+        .ttl_ms = p->lease_ttl_s * 1000,
+        .waiting = tell,
+        .cancelled = is_asked_to_stop,
+        .user = p,
+    };
+
+    *previous = NULL;
+    if (p->mode == MODE_READ_ONLY)
+        return true;
+    if (p->mode == MODE_DEFAULT && !(caps->has_put_if_absent && caps->has_put_if_match)) {
+        tell("the store has no conditional PUT: mounted shared, other writers are not kept away",
+             p);
+        p->mode = MODE_SHARED;
+    }
+    options.exclusive = p->mode != MODE_SHARED;
+    p->lease = lease_acquire(store, &options, previous, error);
+    if (!p->lease && error && error_is(*error, EACCES))
+        g_prefix_error(error, "cannot write (with -o ro it is only read): ");
+    return p->lease != NULL;
+}
+
 static void report_ready(void *user)
 {
     struct program *p = user;
 
     status_write(p->status_file, "ready", p->mountpoint, NULL, NULL);
     if (p->ready_fd >= 0) {
-        ssize_t written = write(p->ready_fd, "ready", 5);
+        ssize_t written = write(p->ready_fd, READY, strlen(READY));
 
         (void)written; /* the parent is gone: nobody waits */
         close(p->ready_fd);
@@ -179,6 +258,9 @@ static void drain(struct program *p, const sigset_t *signals)
     status_write(p->status_file, "draining", p->mountpoint, NULL, NULL);
     while (!saved) {
         struct timespec none = {0, 0};
+
+        if (p->lease && !lease_is_held(p->lease) && unsaved)
+            break; /* nothing can be saved any more */
 
         g_clear_pointer(&unsaved, g_ptr_array_unref);
         saved = fs_drain(p->fs, 200, &unsaved);
@@ -223,7 +305,7 @@ static gboolean mount_and_serve(struct program *p, const char *url, GError **err
     struct fuse_ops_options options = {
         .name = url,
         .mount_options = p->other_options,
-        .read_only = p->read_only,
+        .read_only = p->mode == MODE_READ_ONLY,
         .ready = report_ready,
         .user = p,
     };
@@ -251,43 +333,54 @@ static gboolean serve(struct program *p, GError **error)
     struct fs_options options = {
         .sync_interval_ms = p->sync_interval_ms,
         .attr_ttl_ms = p->attr_ttl_ms,
-        .read_only = p->read_only,
         .uid = getuid(),
         .gid = getgid(),
         .umask = 022,
     };
+    g_autoptr(LeaseRecord) previous = NULL;
     g_autoptr(Store) store = NULL;
     g_autofree char *url = NULL;
     gboolean ok;
 
     status_write(p->status_file, "mounting", p->mountpoint, NULL, NULL);
-    if (!read_size(p->budget, "budget", &options.budget_bytes, error) ||
+    if (!read_mode(p, error) || !read_size(p->budget, "budget", &options.budget_bytes, error) ||
         !read_size(p->part_size, "part-size", &options.part_bytes, error) ||
         !check_mountpoint(p->mountpoint, error))
         return FALSE;
     store = open_source(p, &url, error);
-    if (!store || !store_check(store, error))
+    if (!store || !store_check(store, error) || !take_lease(p, store, &previous, error))
         return FALSE;
+    options.lease = p->lease;
+    options.read_only = p->mode == MODE_READ_ONLY;
     p->fs = fs_new(store, &options);
-    ok = mount_and_serve(p, url, error);
+    ok =
+        (!p->lease || fs_clear_leftovers(p->fs, previous, error)) && mount_and_serve(p, url, error);
     log_info("memory at its peak: %" G_GUINT64_FORMAT " bytes", fs_peak_bytes(p->fs));
     fs_free(p->fs);
+    lease_release(p->lease);
     return ok;
 }
 
 /* In the parent: waits for the child's word and passes it on. */
 static int wait_ready(int fd)
 {
-    char text[4096];
-    ssize_t used = 0, got;
+    g_autofree char *line = NULL;
+    FILE *lines = fdopen(fd, "r");
+    size_t size = 0;
+    bool said = false;
 
-    while (used < (ssize_t)sizeof(text) - 1 &&
-           (got = read(fd, text + used, sizeof(text) - 1 - used)) > 0)
-        used += got;
-    text[used] = '\0';
-    if (strcmp(text, "ready") == 0)
-        return 0;
-    fprintf(stderr, "%s\n", used ? text : "dstack-mount: ended before it was mounted");
+    while (lines && getline(&line, &size, lines) > 0) {
+        if (strcmp(line, READY) == 0) {
+            fclose(lines);
+            return 0;
+        }
+        said = true;
+        fputs(line, stderr);
+    }
+    if (lines)
+        fclose(lines);
+    if (!said)
+        fprintf(stderr, "dstack-mount: ended before it was mounted\n");
     return 1;
 }
 
@@ -322,16 +415,8 @@ static int daemonise(struct program *p)
 
 static void report_failure(struct program *p, const GError *error)
 {
-    g_autofree char *line = g_strdup_printf("dstack-mount: %s", error->message);
-
     status_write(p->status_file, "failed", p->mountpoint, error->message, NULL);
-    if (p->ready_fd >= 0) {
-        ssize_t written = write(p->ready_fd, line, strlen(line));
-
-        (void)written;
-    } else {
-        fprintf(stderr, "%s\n", line);
-    }
+    tell(error->message, p);
 }
 
 static void program_clear(struct program *p)
@@ -345,6 +430,7 @@ static void program_clear(struct program *p)
     g_free(p->status_file);
     g_free(p->budget);
     g_free(p->part_size);
+    g_free(p->mode_name);
     g_free(p->other_options);
     g_strfreev(p->mount_options);
 }

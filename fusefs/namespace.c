@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define LEARN_PAGES 8 /* of a directory's listing, before single names are asked for instead */
+
 bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name)
 {
     return parent == FS_ROOT && g_str_has_prefix(name, ROOT_HIDDEN);
@@ -15,65 +17,93 @@ char *child_key(struct fs *fs, struct inode *parent, const char *name)
     return g_strconcat(key, name, NULL);
 }
 
-/* Asks for the object KEY and for anything below KEY/ at the same time. */
-static int probe(struct fs *fs, struct fs_caller *caller, const char *key,
-                 struct store_call **object, bool *is_dir)
+/* What a name may be, before the store is asked. */
+enum kind { KIND_UNKNOWN, KIND_FILE, KIND_DIRECTORY };
+
+/* A directory's marker object, where it has one: *OBJECT may be NULL. */
+static int probe_directory(struct fs *fs, struct fs_caller *caller, const char *key,
+                           struct store_call **object)
+{
+    g_autofree char *marker = g_strconcat(key, "/", NULL);
+    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, marker);
+    int error = run_call(fs, caller, head);
+
+    if (!error)
+        *object = g_steal_pointer(&head);
+    return error == ENOENT ? 0 : error;
+}
+
+/* Asks for the object KEY and, if it may be a directory, for anything below KEY/ at the same time.
+ */
+static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum kind *kind,
+                 struct store_call **object)
 {
     g_autofree char *prefix = g_strconcat(key, "/", NULL);
-    struct store_call *head = store_call_new(STORE_HEAD, key);
+    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, key);
     g_autoptr(StoreCall) list = store_call_new(STORE_LIST, prefix);
+    bool asked = *kind == KIND_UNKNOWN;
     int error;
 
+    if (*kind == KIND_DIRECTORY)
+        return probe_directory(fs, caller, key, object);
     list->limit = 1;
-    store_start(fs->store, list, NULL, NULL);
+    if (asked)
+        store_start(fs->store, list, NULL, NULL);
     error = run_call(fs, caller, head);
-    store_wait(list);
-    *is_dir = false;
+    if (asked)
+        store_wait(list);
     if (error == 0) {
-        *object = head;
-        return 0;
+        *kind = KIND_FILE;
+        *object = g_steal_pointer(&head);
     }
-    store_call_unref(head);
-    if (error != ENOENT)
+    if (error != ENOENT || !asked)
         return error;
     if (list->error)
         return error_errno(list->error);
     if (!list->objects->len && !(list->prefixes && list->prefixes->len))
         return ENOENT;
-    *is_dir = true;
-    head = store_call_new(STORE_HEAD, prefix); /* its marker's attributes, where it has one */
-    error = run_call(fs, caller, head);
-    if (error) {
-        store_call_unref(head);
-        head = NULL;
-    }
-    *object = head;
-    return error == ENOENT ? 0 : error;
+    *kind = KIND_DIRECTORY;
+    return probe_directory(fs, caller, key, object);
 }
 
-/* A name not known here: asks the store. */
+/* The inode for a name that the store has, unless it has come or gone here meanwhile: EAGAIN.
+ * CHANGES: PARENT's, from before the store was asked. */
+static int adopt(struct fs *fs, struct inode *parent, const char *name, mode_t mode,
+                 uint64_t changes, struct inode **child)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&fs->lock);
+    *child = inode_child(parent, name);
+    if (*child)
+        (*child)->pins++;
+    else if (parent->removed && parent != fs->root)
+        error = ENOENT;
+    else if (parent->changes != changes)
+        error = EAGAIN;
+    else
+        *child = inode_new(fs, parent, name, mode);
+    pthread_mutex_unlock(&fs->lock);
+    return error;
+}
+
+/* A name that is no inode yet: asks the store. */
 static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *parent,
-                         const char *name, struct inode **child)
+                         const char *name, enum kind kind, uint64_t changes, struct inode **child)
 {
     g_autofree char *key = child_key(fs, parent, name);
     g_autoptr(StoreCall) object = NULL;
     mode_t mode;
-    bool is_dir;
-    int error = probe(fs, caller, key, &object, &is_dir);
+    int error = probe(fs, caller, key, &kind, &object);
 
     if (error)
         return error;
-    mode = is_dir ? S_IFDIR | (0777 & ~fs->options.umask) : S_IFREG | (0666 & ~fs->options.umask);
-    pthread_mutex_lock(&fs->lock);
-    *child = parent->removed && parent != fs->root ? NULL : inode_child(parent, name);
-    if (*child)
-        (*child)->pins++;
-    else
-        *child = inode_new(fs, parent, name, mode);
-    pthread_mutex_unlock(&fs->lock);
-    if (object && is_directory(*child) == is_dir)
+    mode = kind == KIND_DIRECTORY ? S_IFDIR | (0777 & ~fs->options.umask)
+                                  : S_IFREG | (0666 & ~fs->options.umask);
+    error = adopt(fs, parent, name, mode, changes, child);
+    if (!error && object && is_directory(*child) == (kind == KIND_DIRECTORY))
         inode_load(fs, *child, &object->object);
-    return 0;
+    return error;
 }
 
 void forget_name(struct fs *fs, struct inode *inode)
@@ -86,12 +116,74 @@ void forget_name(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
 }
 
+/* What is known of NAME without asking the store: its inode (pinned), its kind, or (ENOENT) that
+ * there is none. */
+static int find_here(struct fs *fs, struct inode *parent, const char *name, struct inode **child,
+                     enum kind *kind, uint64_t *changes)
+{
+    bool is_authority = fs_is_authority(fs);
+    mode_t type;
+    int error = 0;
+
+    *kind = KIND_UNKNOWN;
+    pthread_mutex_lock(&fs->lock);
+    *changes = parent->changes;
+    *child = inode_child(parent, name);
+    if (*child)
+        (*child)->pins++;
+    else if (is_authority && parent->names && names_find(parent, name, &type))
+        *kind = type == S_IFDIR ? KIND_DIRECTORY : KIND_FILE;
+    else if (is_authority && parent->names)
+        error = ENOENT;
+    pthread_mutex_unlock(&fs->lock);
+    return error;
+}
+
+/* INODE (pinned, given up unless 0 is returned) as it is in the store now. */
+static int refresh_child(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    int error = inode_refresh(fs, caller, inode);
+
+    if (error == ENOENT)
+        forget_name(fs, inode);
+    if (error)
+        inode_unpin(fs, inode);
+    return error;
+}
+
+static int find_below(struct fs *fs, struct fs_caller *caller, struct inode *parent,
+                      const char *name, struct inode **child)
+{
+    int error = fs_is_authority(fs) ? dir_learn(fs, caller, parent, LEARN_PAGES) : 0;
+
+    if (error)
+        return error;
+    do {
+        uint64_t changes;
+        enum kind kind;
+
+        if (is_interrupted(caller))
+            return EINTR;
+        error = find_here(fs, parent, name, child, &kind, &changes);
+        if (error)
+            return error;
+        if (*child) {
+            error = refresh_child(fs, caller, *child);
+            if (error != ENOENT || fs_is_authority(fs))
+                return error;
+        }
+        error = find_in_store(fs, caller, parent, name, kind, changes, child);
+    } while (error == EAGAIN);
+    return error;
+}
+
 int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                struct inode **child)
 {
     struct inode *parent;
-    int error = 0;
+    int error = ENOTDIR;
 
+    *child = NULL;
     if (strlen(name) > 255)
         return ENAMETOOLONG;
     if (name_is_hidden(fs, parent_ino, name))
@@ -99,26 +191,8 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
     parent = inode_get(fs, parent_ino);
     if (!parent)
         return ESTALE;
-    if (!is_directory(parent)) {
-        inode_unpin(fs, parent);
-        return ENOTDIR;
-    }
-    pthread_mutex_lock(&fs->lock);
-    *child = inode_child(parent, name);
-    if (*child)
-        (*child)->pins++;
-    pthread_mutex_unlock(&fs->lock);
-    if (*child) {
-        error = inode_refresh(fs, caller, *child);
-        if (error) {
-            if (error == ENOENT)
-                forget_name(fs, *child);
-            inode_unpin(fs, *child);
-            *child = NULL;
-        }
-    }
-    if (!*child && (!error || error == ENOENT))
-        error = find_in_store(fs, caller, parent, name, child);
+    if (is_directory(parent))
+        error = find_below(fs, caller, parent, name, child);
     inode_unpin(fs, parent);
     return error;
 }
@@ -186,8 +260,8 @@ int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const stru
     unsigned writers;
     int error;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     inode = inode_get(fs, ino);
     if (!inode)
         return ESTALE;
@@ -214,8 +288,8 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
     struct inode *parent, *inode;
     int error;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     if (name_is_hidden(fs, parent_ino, name))
         return EPERM;
     error = find_child(fs, caller, parent_ino, name, &inode);
@@ -231,6 +305,11 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
     pthread_mutex_unlock(&fs->lock);
     if (!inode)
         return EEXIST;
+    if (S_ISDIR(mode) && fs_is_authority(fs)) {
+        pthread_mutex_lock(&fs->lock);
+        names_start(inode); /* it is new: nothing is in it */
+        pthread_mutex_unlock(&fs->lock);
+    }
     pthread_mutex_lock(&inode->lock);
     inode->attrs.uid = caller->uid;
     inode->attrs.gid = caller->gid;
@@ -352,8 +431,8 @@ int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     struct inode *inode;
     int error;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     error = find_child(fs, caller, parent, name, &inode);
     if (error)
         return error;
@@ -376,23 +455,36 @@ int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     return error;
 }
 
+/* Whether names below INODE are in use here; or, where all are known, whether there are any. */
+static bool has_names_here(struct inode *inode)
+{
+    GHashTableIter iter;
+    gpointer child;
+
+    if (inode->names)
+        return g_hash_table_size(inode->children) || g_hash_table_size(inode->names);
+    g_hash_table_iter_init(&iter, inode->children);
+    while (g_hash_table_iter_next(&iter, NULL, &child))
+        if (is_directory(child) || ((struct inode *)child)->pins > 0)
+            return true;
+    return false;
+}
+
 int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     g_autofree char *prefix = inode_key(fs, inode);
     g_autoptr(StoreCall) list = store_call_new(STORE_LIST, prefix);
-    guint local;
+    bool occupied, known;
     int error;
 
     pthread_mutex_lock(&fs->lock);
-    local = 0;
-    GHashTableIter iter;
-    gpointer child;
-    g_hash_table_iter_init(&iter, inode->children);
-    while (g_hash_table_iter_next(&iter, NULL, &child))
-        local += is_directory(child) || ((struct inode *)child)->pins > 0;
+    occupied = has_names_here(inode);
+    known = inode->names != NULL;
     pthread_mutex_unlock(&fs->lock);
-    if (local)
+    if (occupied)
         return ENOTEMPTY;
+    if (known && fs_is_authority(fs))
+        return 0;
     list->limit = 2;
     error = run_call(fs, caller, list);
     for (guint i = 0; !error && i < list->objects->len; i++)
@@ -408,8 +500,8 @@ int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const cha
     struct inode *inode;
     int error;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     error = find_child(fs, caller, parent, name, &inode);
     if (error)
         return error;

@@ -8,6 +8,7 @@
  */
 #include "fusefs/fs_internal.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -109,6 +110,20 @@ static bool fits_one_put(struct publish *p)
             return false;
     }
     return true;
+}
+
+/* Who lost its lease writes nothing any more. */
+static int check_lease(struct publish *p)
+{
+    struct lease *lease = p->fs->options.lease;
+    g_autoptr(GError) why = NULL;
+
+    if (!lease || lease_assure(lease, &why))
+        return 0;
+    if (!p->inode->complained)
+        log_error("save %s: %s", p->key, why->message);
+    p->inode->complained = true;
+    return error_is(why, ESTALE) ? ESTALE : EIO;
 }
 
 static int save_directory(struct publish *p)
@@ -340,7 +355,9 @@ static int publish_once(struct publish *p)
     gate_enter(fs);
     began = now_ms();
     p->key = inode_key(fs, inode);
-    error = is_directory(inode) ? save_directory(p) : save_file(p);
+    error = check_lease(p);
+    if (!error)
+        error = is_directory(inode) ? save_directory(p) : save_file(p);
     gate_leave(fs);
 
     pthread_mutex_lock(&inode->lock);
@@ -563,10 +580,10 @@ static void *publisher_main(void *user)
     unsigned tight = 0;
 
     while (!is_stopping(fs)) {
-        struct inode *inode = find_dirty(fs, is_due, NULL);
+        struct inode *inode = fs_has_lost_lease(fs) ? NULL : find_dirty(fs, is_due, NULL);
 
         tight = budget_is_tight(fs->budget) ? tight + 1 : 0;
-        if (!inode && tight > TIGHT_TICKS && (inode = find_victim(fs))) {
+        if (!inode && tight > TIGHT_TICKS && !fs_has_lost_lease(fs) && (inode = find_victim(fs))) {
             inode_settle(fs, NULL, inode);
             inode_unpin(fs, inode);
             continue;

@@ -140,6 +140,39 @@ static int delete_keys(struct copying *c)
     return error;
 }
 
+/* What was copied before a copy failed. */
+static void undo_copies(struct copying *c)
+{
+    GHashTableIter iter;
+    gpointer key;
+
+    g_ptr_array_set_size(c->keys, 0);
+    g_hash_table_iter_init(&iter, c->etags);
+    while (g_hash_table_iter_next(&iter, &key, NULL))
+        g_ptr_array_add(c->keys, g_strdup(key));
+    if (delete_keys(c))
+        log_warning("copies of %s stay below %s", c->from, c->to);
+}
+
+/* Copies first, and deletes after the last copy: whatever interrupts it, doing it again ends it.
+ * Where only deleting fails, all is at TO; what stays at FROM is there twice. */
+int prefix_move(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                GHashTable *etags)
+{
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    struct copying c = {fs, from, to, keys, etags};
+    int error = list_keys(&c, caller);
+
+    if (!error)
+        error = copy_keys(&c, caller);
+    if (error)
+        undo_copies(&c);
+    else if (delete_keys(&c))
+        log_warning("%s was renamed to %s; some of it stays there under the old name too", from,
+                    to);
+    return error;
+}
+
 /* Saves what is dirty below DIR, so that only objects are left to move. */
 static int publish_below(struct fs *fs, struct fs_caller *caller, struct inode *dir)
 {
@@ -198,14 +231,30 @@ static void rebase(struct inode *dir, GHashTable *etags)
     }
 }
 
+/* The move, written down before and crossed out after, for who finds it unfinished. */
+static int move_directory(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                          GHashTable *etags)
+{
+    struct lease *lease = fs->options.lease;
+    g_autoptr(GError) why = NULL;
+    int error;
+
+    if (lease && !lease_add_rename(lease, from, to, &why)) {
+        log_error("rename %s to %s: %s", from, to, why->message);
+        return error_errno(why);
+    }
+    error = prefix_move(fs, caller, from, to, etags);
+    if (lease)
+        lease_remove_rename(lease, from);
+    return error;
+}
+
 static int rename_directory(struct fs *fs, struct fs_caller *caller, struct inode *dir,
-                            struct inode *new_parent, const char *new_name)
+                            struct inode *target, struct inode *new_parent, const char *new_name)
 {
     g_autofree char *from = inode_key(fs, dir), *bare = child_key(fs, new_parent, new_name);
     g_autofree char *to = g_strconcat(bare, "/", NULL);
-    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    struct copying c = {fs, from, to, keys, etags};
     int error;
 
     if (g_str_has_prefix(to, from))
@@ -214,15 +263,13 @@ static int rename_directory(struct fs *fs, struct fs_caller *caller, struct inod
     if (error)
         return error;
     gate_close(fs);
-    error = list_keys(&c, caller);
-    if (!error)
-        error = copy_keys(&c, caller);
-    if (!error)
-        error = delete_keys(&c);
+    error = move_directory(fs, caller, from, to, etags);
     if (!error) {
+        if (target)
+            forget_name(fs, target);
         pthread_mutex_lock(&fs->lock);
         inode_detach(dir);
-        inode_attach(dir, new_parent, new_name);
+        inode_attach(fs, dir, new_parent, new_name);
         rebase(dir, etags);
         pthread_mutex_unlock(&fs->lock);
     }
@@ -257,7 +304,7 @@ static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *sour
             forget_name(fs, target);
         pthread_mutex_lock(&fs->lock);
         inode_detach(source);
-        inode_attach(source, new_parent, new_name);
+        inode_attach(fs, source, new_parent, new_name);
         pthread_mutex_unlock(&fs->lock);
         inode_publish_end(fs, source);
     } else if (target) {
@@ -274,8 +321,8 @@ int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     struct inode *source, *target = NULL, *new_parent = NULL;
     int error;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     if (flags & ~RENAME_NOREPLACE)
         return EINVAL;
     if (name_is_hidden(fs, new_parent_ino, new_name))
@@ -296,7 +343,7 @@ int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     }
     if (new_parent && !error) {
         if (is_directory(source)) {
-            error = rename_directory(fs, caller, source, new_parent, new_name);
+            error = rename_directory(fs, caller, source, target, new_parent, new_name);
         } else {
             error = move_file(fs, caller, source, target, new_parent, new_name);
         }

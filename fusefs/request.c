@@ -125,6 +125,7 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
     error = run_call(fs, caller, begin);
     if (error)
         return error;
+    upload_note(fs, to, begin->upload_id);
     commit = store_call_commit(to, begin->upload_id);
     for (unsigned number = 1; !error && offset < size; number++) {
         g_autoptr(StoreCall) part = store_call_new(STORE_COPY_PART, to);
@@ -152,6 +153,7 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
         abort_call->upload_id = g_strdup(begin->upload_id);
         run_call(fs, NULL, abort_call);
     }
+    upload_forget(fs, begin->upload_id);
     return error;
 }
 

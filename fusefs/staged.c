@@ -5,12 +5,13 @@
 
 char *staged_key_new(struct fs *fs)
 {
-    return g_strdup_printf(OWN_PREFIX "%s/%u", fs->owner, atomic_fetch_add(&fs->staged_count, 1));
+    return g_strdup_printf(STAGED_PREFIX "%s/%u", fs->owner,
+                           atomic_fetch_add(&fs->staged_count, 1));
 }
 
 bool key_is_staged(const char *key)
 {
-    return key && g_str_has_prefix(key, OWN_PREFIX);
+    return key && g_str_has_prefix(key, STAGED_PREFIX);
 }
 
 static void removed(struct store_call *call, void *user)

@@ -224,6 +224,18 @@ static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *
     }
 }
 
+void upload_note(struct fs *fs, const char *key, const char *id)
+{
+    if (fs->options.lease)
+        lease_add_upload(fs->options.lease, key, id);
+}
+
+void upload_forget(struct fs *fs, const char *id)
+{
+    if (fs->options.lease)
+        lease_remove_upload(fs->options.lease, id);
+}
+
 static void begin_done(struct store_call *call, void *user)
 {
     struct fs_part *context = user;
@@ -241,6 +253,7 @@ static void begin_done(struct store_call *call, void *user)
             upload_complain(inode, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
+        upload_note(fs, upload->key, upload->id);
     }
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
@@ -251,6 +264,7 @@ static void begin_done(struct store_call *call, void *user)
             g_autoptr(StoreCall) abort_call = store_call_new(STORE_ABORT, upload->key);
 
             abort_call->upload_id = g_strdup(upload->id);
+            upload_forget(fs, upload->id);
             store_start(fs->store, abort_call, NULL, NULL);
         }
         upload_free(upload);
@@ -384,6 +398,7 @@ void upload_discard(struct fs *fs, struct inode *inode)
     if (upload->id) {
         call = store_call_new(STORE_ABORT, upload->key);
         call->upload_id = g_strdup(upload->id);
+        upload_forget(fs, upload->id);
     }
     if (!upload->sending && !upload->beginning)
         upload_free(upload); /* else the last one under way frees it */

@@ -155,6 +155,8 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     pthread_mutex_lock(&inode->lock);
     inode->upload->beginning = false;
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
+    if (!error)
+        upload_note(fs, key, begin->upload_id);
     if (error)
         upload_complain(inode, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);
@@ -180,6 +182,8 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     }
     pthread_mutex_unlock(&inode->lock);
     error = run_call(fs, caller, commit);
+    if (!error)
+        upload_forget(fs, commit->upload_id);
     pthread_mutex_lock(&inode->lock);
     if (error)
         upload_complain(inode, "commit", commit);

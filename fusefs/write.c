@@ -161,8 +161,8 @@ int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint
     size_t done = 0;
     int error = 0;
 
-    if (fs->options.read_only || atomic_load(&fs->draining))
-        return EROFS;
+    if ((error = fs_may_change(fs)))
+        return error;
     if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
         return EFBIG;
     if (file->generation != inode->generation)

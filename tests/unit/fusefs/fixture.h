@@ -14,6 +14,16 @@ static struct store *store;
 static struct fs *fs;
 static struct fs_caller caller = {.uid = 1, .gid = 2};
 
+static G_GNUC_UNUSED void set_up_store(void)
+{
+    store = memory_store_new();
+}
+
+static G_GNUC_UNUSED void tear_down_store(void)
+{
+    store_unref(store);
+}
+
 static G_GNUC_UNUSED void set_up(void)
 {
     struct fs_options options = {.sync_interval_ms = 200, .attr_ttl_ms = 200};

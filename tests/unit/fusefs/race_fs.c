@@ -1,6 +1,7 @@
 /* Many threads on one filesystem at once: writes, reads, fsyncs, renames, listings. Under
  * ThreadSanitizer it finds races; without it, that every file holds what was written last. */
 #include "fusefs/fs.h"
+#include "fusefs/lease.h"
 
 #include "tests/support/memory_store.h"
 
@@ -78,12 +79,16 @@ static void *work(void *user)
     return NULL;
 }
 
-int main(void)
+static void run(bool exclusive)
 {
     struct fs_options options = {.budget_bytes = 64 << 20, .sync_interval_ms = 50};
+    struct lease_options how = {.exclusive = exclusive, .ttl_ms = 1000};
     struct store *store = memory_store_new();
+    struct lease_record *previous;
     pthread_t threads[WORKERS];
 
+    options.lease = lease_acquire(store, &how, &previous, NULL);
+    must(options.lease != NULL, "lease");
     fs = fs_new(store, &options);
     for (unsigned i = 0; i < WORKERS; i++)
         must(pthread_create(&threads[i], NULL, work, GUINT_TO_POINTER(i)) == 0, "thread");
@@ -92,8 +97,15 @@ int main(void)
     must(fs_drain(fs, 20000, NULL), "drain");
     must(fs_peak_bytes(fs) <= options.budget_bytes, "memory stays in its budget");
     fs_free(fs);
+    lease_release(options.lease);
     must(memory_store_uploads(store) == 0, "no upload is left");
     store_unref(store);
+}
+
+int main(void)
+{
+    run(false);
+    run(true);
     printf("%u workers, %u rounds each\n", WORKERS, ROUNDS);
     return 0;
 }

@@ -267,3 +267,18 @@ Test(fs, times_set_while_parts_go_up_stay_with_the_object)
     cr_assert_eq(st.st_size, 20 << 20);
     fs_free(again);
 }
+
+Test(fs, a_file_created_for_reading_only_is_there_after_close)
+{
+    struct fs_file *file;
+    struct stat st;
+    g_autofree char *data = NULL;
+    size_t size;
+
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "lock", 0644, O_RDONLY, &file, &st), 0);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    data = in_store("lock", &size);
+    cr_assert_not_null(data);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+}

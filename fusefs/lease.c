@@ -1,0 +1,299 @@
+#include "fusefs/lease_internal.h"
+
+#include "config/error.h"
+#include "config/log.h"
+#include "fusefs/staged.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#define TTL_MS      20000
+#define COALESCE_MS 50
+
+static int64_t now_ms(void)
+{
+    return g_get_monotonic_time() / 1000;
+}
+
+/* --- writing it --- */
+
+static void note_lost(struct lease *lease)
+{
+    pthread_mutex_lock(&lease->lock);
+    if (!lease->lost)
+        log_error("the lease of %s was taken over by another mount: nothing is written any more",
+                  store_url(lease->store));
+    lease->lost = true;
+    pthread_mutex_unlock(&lease->lock);
+}
+
+char *lease_next_body(struct lease *lease)
+{
+    char *body;
+
+    pthread_mutex_lock(&lease->lock);
+    lease->record->beats++;
+    lease->hurry = false;
+    body = lease_record_format(lease->record);
+    pthread_mutex_unlock(&lease->lock);
+    return body;
+}
+
+bool lease_put(struct lease *lease, const char *body, const char *condition, char **etag,
+               GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_put(lease->key, body, strlen(body));
+
+    call->if_absent = condition && !*condition;
+    call->if_match = condition && *condition ? g_strdup(condition) : NULL;
+    call->deadline_ms = lease->ttl_ms / BEATS_PER_TTL;
+    if (!store_run(lease->store, call, error))
+        return false;
+    *etag = g_strdup(call->object.etag);
+    return true;
+}
+
+/* Rewrites the object. beat_lock held, across the store's answer: it guards nothing else, and who
+ * waits for it waits for that answer. */
+static bool beat_locked(struct lease *lease, GError **error)
+{
+    g_autofree char *body = lease_next_body(lease);
+    int64_t began = now_ms();
+    g_autoptr(GError) why = NULL;
+    char *etag = NULL;
+
+    if (!body)
+        return error_set(error, ENOMEM, "no memory for the lease");
+    if (!lease_put(lease, body, lease->exclusive ? lease->etag : NULL, &etag, &why)) {
+        if (lease->exclusive && (error_is(why, ESTALE) || error_is(why, ENOENT)))
+            note_lost(lease);
+        g_propagate_prefixed_error(error, g_steal_pointer(&why), "lease: ");
+        return false;
+    }
+    g_free(lease->etag);
+    lease->etag = etag;
+    pthread_mutex_lock(&lease->lock);
+    lease->sure_until_ms = began + lease->ttl_ms;
+    pthread_mutex_unlock(&lease->lock);
+    return true;
+}
+
+bool lease_beat(struct lease *lease, GError **error)
+{
+    bool ok;
+
+    if (!lease_is_held(lease))
+        return error_set(error, ESTALE, "the lease was taken over by another mount");
+    pthread_mutex_lock(&lease->beat_lock);
+    ok = beat_locked(lease, error);
+    pthread_mutex_unlock(&lease->beat_lock);
+    return ok;
+}
+
+static void wait_until(struct lease *lease, int64_t until_ms)
+{
+    struct timespec until = {until_ms / 1000, until_ms % 1000 * 1000000};
+
+    pthread_cond_timedwait(&lease->changed, &lease->lock, &until);
+}
+
+/* Sleeps until the next beat is due; false: stop. */
+static bool wait_beat(struct lease *lease, int64_t due_ms)
+{
+    bool go_on;
+
+    pthread_mutex_lock(&lease->lock);
+    while (!lease->stopping && !lease->lost && now_ms() < due_ms) {
+        if (lease->hurry)
+            due_ms = MIN(due_ms, now_ms() + COALESCE_MS);
+        wait_until(lease, due_ms);
+    }
+    go_on = !lease->stopping && !lease->lost;
+    pthread_mutex_unlock(&lease->lock);
+    return go_on;
+}
+
+static void *beat_main(void *user)
+{
+    struct lease *lease = user;
+    int64_t period_ms = lease->ttl_ms / BEATS_PER_TTL;
+    bool complained = false;
+
+    while (wait_beat(lease, now_ms() + period_ms)) {
+        g_autoptr(GError) error = NULL;
+        bool ok = lease_beat(lease, &error);
+
+        if (!ok && !complained && lease_is_held(lease))
+            log_warning("%s", error->message);
+        complained = !ok;
+    }
+    return NULL;
+}
+
+static void lease_free(struct lease *lease)
+{
+    lease_record_free(lease->record);
+    store_unref(lease->store);
+    g_free(lease->key);
+    g_free(lease->etag);
+    pthread_cond_destroy(&lease->changed);
+    pthread_mutex_destroy(&lease->lock);
+    pthread_mutex_destroy(&lease->beat_lock);
+    g_free(lease);
+}
+
+static struct lease *lease_new(struct store *store, const struct lease_options *options)
+{
+    struct lease *lease = g_new0(struct lease, 1);
+    pthread_condattr_t attr;
+
+    lease->store = store_ref(store);
+    lease->exclusive = options->exclusive;
+    lease->record = lease_record_new(options->ttl_ms ? options->ttl_ms : TTL_MS);
+    lease->ttl_ms = lease->record->ttl_ms;
+    lease->key = options->exclusive ? g_strdup(LEASE_KEY)
+                                    : g_strconcat(WRITERS_PREFIX, lease->record->owner, NULL);
+    pthread_mutex_init(&lease->beat_lock, NULL);
+    pthread_mutex_init(&lease->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&lease->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    return lease;
+}
+
+struct lease *lease_acquire(struct store *store, const struct lease_options *options,
+                            struct lease_record **previous, GError **error)
+{
+    struct lease *lease = lease_new(store, options);
+    sigset_t all, before;
+    int code;
+
+    *previous = NULL;
+    if (!lease_take(lease, options, previous, error)) {
+        g_clear_pointer(previous, lease_record_free);
+        lease_free(lease);
+        return NULL;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    code = pthread_create(&lease->thread, NULL, beat_main, lease);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code == 0)
+        return lease;
+    error_set_errno(error, code, "start a thread");
+    g_clear_pointer(previous, lease_record_free);
+    lease_free(lease);
+    return NULL;
+}
+
+void lease_release(struct lease *lease)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!lease)
+        return;
+    pthread_mutex_lock(&lease->lock);
+    lease->stopping = true;
+    pthread_cond_broadcast(&lease->changed);
+    pthread_mutex_unlock(&lease->lock);
+    pthread_join(lease->thread, NULL);
+    /* S3's DELETE takes no condition. Within its ttl the lease can be nobody else's. */
+    if (lease_assure(lease, &error) && !store_delete(lease->store, lease->key, &error))
+        log_info("the lease stays until it lapses: %s", error->message);
+    lease_free(lease);
+}
+
+/* --- asking --- */
+
+const char *lease_owner(const struct lease *lease)
+{
+    return lease->record->owner;
+}
+
+bool lease_is_exclusive(const struct lease *lease)
+{
+    return lease->exclusive;
+}
+
+bool lease_is_held(struct lease *lease)
+{
+    bool held;
+
+    pthread_mutex_lock(&lease->lock);
+    held = !lease->lost;
+    pthread_mutex_unlock(&lease->lock);
+    return held;
+}
+
+bool lease_assure(struct lease *lease, GError **error)
+{
+    bool sure;
+
+    if (!lease->exclusive)
+        return true;
+    pthread_mutex_lock(&lease->lock);
+    sure = !lease->lost && now_ms() + lease->ttl_ms / BEATS_PER_TTL < lease->sure_until_ms;
+    pthread_mutex_unlock(&lease->lock);
+    return sure || lease_beat(lease, error);
+}
+
+/* --- what is under way --- */
+
+static void hurry(struct lease *lease)
+{
+    lease->hurry = true;
+    pthread_cond_broadcast(&lease->changed);
+}
+
+void lease_add_upload(struct lease *lease, const char *key, const char *id)
+{
+    pthread_mutex_lock(&lease->lock);
+    g_ptr_array_add(lease->record->uploads, lease_upload_new(key, id));
+    hurry(lease);
+    pthread_mutex_unlock(&lease->lock);
+}
+
+void lease_remove_upload(struct lease *lease, const char *id)
+{
+    pthread_mutex_lock(&lease->lock);
+    for (guint i = 0; i < lease->record->uploads->len; i++) {
+        struct lease_upload *upload = lease->record->uploads->pdata[i];
+
+        if (strcmp(upload->id, id) == 0) {
+            g_ptr_array_remove_index_fast(lease->record->uploads, i);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lease->lock);
+}
+
+bool lease_add_rename(struct lease *lease, const char *from, const char *to, GError **error)
+{
+    pthread_mutex_lock(&lease->lock);
+    g_ptr_array_add(lease->record->renames, lease_rename_new(from, to));
+    pthread_mutex_unlock(&lease->lock);
+    if (lease_beat(lease, error))
+        return true;
+    lease_remove_rename(lease, from);
+    return false;
+}
+
+void lease_remove_rename(struct lease *lease, const char *from)
+{
+    g_autoptr(GError) error = NULL;
+
+    pthread_mutex_lock(&lease->lock);
+    for (guint i = 0; i < lease->record->renames->len; i++) {
+        struct lease_rename *rename = lease->record->renames->pdata[i];
+
+        if (strcmp(rename->from, from) == 0) {
+            g_ptr_array_remove_index(lease->record->renames, i);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lease->lock);
+    if (!lease_beat(lease, &error))
+        log_warning("%s", error->message); /* the next beat says it */
+}

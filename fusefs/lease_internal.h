@@ -1,0 +1,40 @@
+/* What lease.c (holding it) and lease_take.c (getting it) share. Not for other files. */
+#pragma once
+
+#include "fusefs/lease.h"
+
+#include <pthread.h>
+
+#define BEATS_PER_TTL 4
+
+struct lease {
+    struct store *store;
+    char *key;
+    bool exclusive;
+    unsigned ttl_ms;
+    pthread_t thread;
+
+    pthread_mutex_t beat_lock; /* one writing at a time; taken before `lock`, held across the PUT */
+    char *etag;                /* guarded by beat_lock: of what we wrote last */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    /* guarded by lock: */
+    struct lease_record *record;
+    int64_t sure_until_ms; /* nobody can have taken it before */
+    bool lost, stopping, hurry;
+};
+
+/* The record with one more beat, as it is to be written; NULL: no memory. */
+char *lease_next_body(struct lease *lease);
+
+/* Writes BODY; CONDITION as store_write's. Bounded by the ttl: who waits for a beat does not wait
+ * for long. */
+bool lease_put(struct lease *lease, const char *body, const char *condition, char **etag,
+               GError **error);
+
+/* Writes the next body, over our last one. ESTALE: it is not ours any more. */
+bool lease_beat(struct lease *lease, GError **error);
+
+bool lease_take(struct lease *lease, const struct lease_options *options,
+                struct lease_record **previous, GError **error);

@@ -1,0 +1,161 @@
+/* Clearing up behind mounts that ended badly. What they had under way stands in their leases
+ * (lease.h): uploads are aborted, renames of directories finished, staged objects removed.
+ *
+ * An exclusive mount clears up everything of ours below the prefix, since nobody else writes there.
+ * One that shares it does so behind writers that have ended or lapsed.
+ */
+#include "fusefs/fs_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LAPSED_SLACK_MS 10000
+
+struct clearing {
+    struct fs *fs;
+    int64_t now_ns;  /* the store's own time */
+    GPtrArray *keys; /* char*, to be deleted at the end */
+};
+
+static void abort_upload(struct fs *fs, const char *key, const char *id)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, key);
+    int error;
+
+    call->upload_id = g_strdup(id);
+    error = run_call(fs, NULL, call);
+    if (error)
+        log_warning("an upload to %s stays: %s", key, call->error->message);
+    else
+        log_info("aborted an upload to %s that another mount had left", key);
+}
+
+static int finish_rename(struct fs *fs, const struct lease_rename *rename)
+{
+    g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    int error = prefix_move(fs, NULL, rename->from, rename->to, etags);
+
+    if (!error)
+        log_info("finished the rename of %s to %s that another mount had begun", rename->from,
+                 rename->to);
+    return error;
+}
+
+static bool clear_record(struct fs *fs, const struct lease_record *record, GError **error)
+{
+    for (guint i = 0; i < record->uploads->len; i++) {
+        const struct lease_upload *upload = record->uploads->pdata[i];
+
+        abort_upload(fs, upload->key, upload->id);
+    }
+    for (guint i = 0; i < record->renames->len; i++) {
+        const struct lease_rename *rename = record->renames->pdata[i];
+        int code = finish_rename(fs, rename);
+
+        if (code)
+            return error_set_errno(error, code,
+                                   "finish the rename of %s to %s, which a mount that "
+                                   "has ended had begun",
+                                   rename->from, rename->to);
+    }
+    return true;
+}
+
+/* NULL: gone meanwhile, or not ours. */
+static struct lease_record *read_record(struct fs *fs, const char *key)
+{
+    g_autofree char *text = NULL;
+    size_t size;
+
+    if (!store_read(fs->store, key, LEASE_RECORD_MAX, &text, &size, NULL, NULL))
+        return NULL;
+    return lease_record_parse(text, size, NULL);
+}
+
+static bool has_lapsed(const struct clearing *c, const struct store_object *object,
+                       const struct lease_record *record)
+{
+    if (fs_is_authority(c->fs) || lease_record_is_dead(record))
+        return true;
+    return (c->now_ns - object->mtime_ns) / 1000000 > (int64_t)record->ttl_ms + LAPSED_SLACK_MS;
+}
+
+static bool collect_key(const struct store_object *object, void *user, GError **error)
+{
+    g_ptr_array_add(user, g_strdup(object->key));
+    return true;
+}
+
+static bool clear_writer(const struct store_object *object, void *user, GError **error)
+{
+    struct clearing *c = user;
+    g_autoptr(LeaseRecord) record = NULL;
+    g_autofree char *staged = NULL;
+
+    if (g_str_has_suffix(object->key, c->fs->owner))
+        return true;
+    record = read_record(c->fs, object->key);
+    if (!record || !has_lapsed(c, object, record))
+        return true;
+    if (!clear_record(c->fs, record, error))
+        return false;
+    staged = g_strconcat(STAGED_PREFIX, record->owner, "/", NULL);
+    g_ptr_array_add(c->keys, g_strdup(object->key));
+    return store_list(c->fs->store, staged, false, collect_key, c->keys, error);
+}
+
+/* All of ours but the lease itself, and every upload to a staged object. */
+static bool collect_all(struct clearing *c, GError **error)
+{
+    g_autofree char *token = NULL;
+
+    if (!store_list(c->fs->store, OWN_PREFIX, false, collect_key, c->keys, error))
+        return false;
+    for (guint i = c->keys->len; i-- > 0;)
+        if (strcmp(c->keys->pdata[i], LEASE_KEY) == 0)
+            g_ptr_array_remove_index(c->keys, i);
+    do {
+        g_autoptr(StoreCall) page = store_call_new(STORE_UPLOADS, STAGED_PREFIX);
+
+        page->token = g_steal_pointer(&token);
+        if (!store_run(c->fs->store, page, error))
+            return false;
+        for (guint i = 0; i < page->uploads->len; i++) {
+            const struct store_upload *upload = page->uploads->pdata[i];
+
+            abort_upload(c->fs, upload->key, upload->upload_id);
+        }
+        token = g_strdup(page->next_token);
+    } while (token);
+    return true;
+}
+
+static bool find_time(struct clearing *c, GError **error)
+{
+    g_autofree char *writer = g_strconcat(WRITERS_PREFIX, c->fs->owner, NULL);
+    struct store_object object = {0};
+
+    if (!store_head(c->fs->store, fs_is_authority(c->fs) ? LEASE_KEY : writer, &object, error))
+        return false;
+    c->now_ns = object.mtime_ns;
+    store_object_clear(&object);
+    return true;
+}
+
+bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GError **error)
+{
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    struct clearing c = {.fs = fs, .keys = keys};
+
+    if (previous && !clear_record(fs, previous, error))
+        return false;
+    if (!find_time(&c, error) ||
+        !store_list(fs->store, WRITERS_PREFIX, false, clear_writer, &c, error))
+        return false;
+    if (fs_is_authority(fs) && !collect_all(&c, error))
+        return false;
+    for (guint i = 0; i < keys->len; i++)
+        if (!store_delete(fs->store, keys->pdata[i], error))
+            return false;
+    return true;
+}

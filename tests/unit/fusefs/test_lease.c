@@ -1,0 +1,286 @@
+/* Who may write: leases taken, refused, lost, taken over; and what the next mount clears up. */
+#include "tests/unit/fusefs/fixture.h"
+
+#include "config/error.h"
+#include "fusefs/lease.h"
+#include "fusefs/staged.h"
+
+#define TTL_MS 1000
+
+TestSuite(lease, .init = set_up_store, .fini = tear_down_store, .timeout = 60);
+
+static struct lease *take(bool exclusive, struct lease_record **previous, GError **error)
+{
+    struct lease_options options = {.exclusive = exclusive, .ttl_ms = TTL_MS};
+
+    return lease_acquire(store, &options, previous, error);
+}
+
+static struct lease *must_take(bool exclusive)
+{
+    g_autoptr(LeaseRecord) previous = NULL;
+    g_autoptr(GError) error = NULL;
+    struct lease *lease = take(exclusive, &previous, &error);
+
+    cr_assert_not_null(lease, "%s", error ? error->message : "");
+    return lease;
+}
+
+/* A lease that a process of this machine left when it ended. */
+static struct lease_record *dead_record(void)
+{
+    struct lease_record *record = lease_record_new(60000);
+
+    record->pid = 1;
+    record->start_ticks += 12345;
+    return record;
+}
+
+static void put_record(const char *key, const struct lease_record *record)
+{
+    g_autofree char *text = lease_record_format(record);
+
+    cr_assert(store_write(store, key, text, strlen(text), NULL, NULL, NULL));
+}
+
+static bool exists(const char *key)
+{
+    struct store_object object = {0};
+    bool found = store_head(store, key, &object, NULL);
+
+    store_object_clear(&object);
+    return found;
+}
+
+Test(lease, a_second_writer_is_refused_and_told_who_writes)
+{
+    struct lease *first = must_take(true);
+    g_autoptr(LeaseRecord) previous = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cr_assert_null(take(true, &previous, &error));
+    cr_assert(error_is(error, EBUSY));
+    cr_assert_not_null(strstr(error->message, g_get_host_name()), "%s", error->message);
+    cr_assert_not_null(strstr(error->message, "pid"), "%s", error->message);
+    g_clear_error(&error);
+    cr_assert_null(take(false, &previous, &error));
+    cr_assert(error_is(error, EBUSY));
+    cr_assert(lease_is_held(first));
+    lease_release(first);
+    cr_assert_not(exists(LEASE_KEY));
+}
+
+Test(lease, writers_that_share_are_let_in_and_keep_an_exclusive_one_out)
+{
+    struct lease *one = must_take(false), *two = must_take(false);
+    g_autoptr(LeaseRecord) previous = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cr_assert_null(take(true, &previous, &error));
+    cr_assert(error_is(error, EBUSY));
+    cr_assert_not(exists(LEASE_KEY));
+    lease_release(one);
+    lease_release(two);
+    lease_release(must_take(true));
+}
+
+Test(lease, the_lease_of_a_process_that_has_ended_is_taken_at_once)
+{
+    g_autoptr(LeaseRecord) dead = dead_record(), previous = NULL;
+    g_autoptr(GError) error = NULL;
+    int64_t began = g_get_monotonic_time();
+    struct lease *lease;
+
+    put_record(LEASE_KEY, dead);
+    lease = take(true, &previous, &error);
+    cr_assert_not_null(lease);
+    cr_assert_lt(g_get_monotonic_time() - began, 1000000);
+    cr_assert_not_null(previous);
+    cr_assert_str_eq(previous->owner, dead->owner);
+    lease_release(lease);
+}
+
+Test(lease, a_silent_one_of_another_machine_is_taken_when_it_has_lapsed)
+{
+    g_autoptr(LeaseRecord) away = lease_record_new(TTL_MS), previous = NULL;
+    int64_t began = g_get_monotonic_time();
+    struct lease *lease;
+
+    g_free(away->machine);
+    away->machine = g_strdup("elsewhere");
+    put_record(LEASE_KEY, away);
+    lease = take(true, &previous, NULL);
+    cr_assert_not_null(lease);
+    cr_assert_geq(g_get_monotonic_time() - began, TTL_MS * 1000);
+    lease_release(lease);
+}
+
+Test(lease, who_lost_it_writes_nothing_any_more)
+{
+    struct lease *lease = must_take(true);
+    struct fs_options options = {.lease = lease, .sync_interval_ms = 100};
+    g_autoptr(LeaseRecord) theirs = lease_record_new(60000);
+    struct fs_file *file;
+    struct stat st;
+    g_autoptr(GPtrArray) unsaved = NULL;
+
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "x", 0644, O_RDWR, &file, &st), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "mine", 4), 0);
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    put_record(LEASE_KEY, theirs);
+    cr_assert(store_write(store, "x", "theirs", 6, NULL, NULL, NULL));
+    for (int i = 0; i < 40 && lease_is_held(lease); i++)
+        g_usleep(50000);
+    cr_assert_not(lease_is_held(lease));
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "MINE", 4), ESTALE);
+    cr_assert_eq(fs_unlink(fs, &caller, FS_ROOT, "x"), ESTALE);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    fs_drain(fs, 0, &unsaved);
+    fs_free(fs);
+    lease_release(lease);
+    {
+        size_t size;
+        g_autofree char *data = in_store("x", &size);
+
+        cr_assert_str_eq(data, "theirs");
+        cr_assert(exists(LEASE_KEY));
+    }
+}
+
+Test(lease, dirty_data_of_a_lost_lease_does_not_overwrite)
+{
+    struct lease *lease = must_take(true);
+    struct fs_options options = {.lease = lease, .sync_interval_ms = 60000};
+    g_autoptr(LeaseRecord) theirs = lease_record_new(60000);
+    g_autoptr(GPtrArray) unsaved = NULL;
+    struct fs_file *file;
+    struct stat st;
+
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "x", 0644, O_RDWR, &file, &st), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "mine", 4), 0);
+    put_record(LEASE_KEY, theirs);
+    for (int i = 0; i < 40 && lease_is_held(lease); i++)
+        g_usleep(50000);
+    cr_assert_eq(fs_fsync(fs, &caller, file), ESTALE);
+    fs_release(fs, file);
+    cr_assert_not(fs_drain(fs, 0, &unsaved));
+    cr_assert_eq(unsaved->len, 1);
+    fs_free(fs);
+    lease_release(lease);
+    cr_assert_not(exists("x"));
+}
+
+static char *begin_upload(const char *key)
+{
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, key);
+
+    cr_assert(store_run(store, begin, NULL));
+    return g_strdup(begin->upload_id);
+}
+
+static void mount_and_clear(bool exclusive)
+{
+    g_autoptr(LeaseRecord) previous = NULL;
+    g_autoptr(GError) error = NULL;
+    struct lease *lease = take(exclusive, &previous, &error);
+    struct fs_options options = {.lease = lease};
+
+    cr_assert_not_null(lease);
+    fs = fs_new(store, &options);
+    cr_assert(fs_clear_leftovers(fs, previous, &error), "%s", error ? error->message : "");
+    fs_free(fs);
+    lease_release(lease);
+}
+
+Test(lease, the_next_mount_aborts_uploads_and_removes_staged_objects)
+{
+    g_autoptr(LeaseRecord) dead = dead_record();
+    g_autofree char *id = begin_upload("big"), *other = begin_upload("foreign");
+    g_autofree char *staged = g_strconcat(STAGED_PREFIX, dead->owner, "/0", NULL);
+
+    g_ptr_array_add(dead->uploads, lease_upload_new("big", id));
+    put_record(LEASE_KEY, dead);
+    cr_assert(store_write(store, staged, "x", 1, NULL, NULL, NULL));
+    cr_assert(store_write(store, "kept", "x", 1, NULL, NULL, NULL));
+    mount_and_clear(true);
+    cr_assert_eq(memory_store_uploads(store), 1, "somebody else's upload stays");
+    cr_assert_not(exists(staged));
+    cr_assert_not(exists(LEASE_KEY));
+    cr_assert(exists("kept"));
+}
+
+Test(lease, a_mount_that_shares_clears_up_behind_writers_that_ended)
+{
+    g_autoptr(LeaseRecord) dead = dead_record(), alive = lease_record_new(60000);
+    g_autofree char *id = begin_upload("big"), *theirs = begin_upload("other");
+    g_autofree char *staged = g_strconcat(STAGED_PREFIX, dead->owner, "/0", NULL);
+    g_autofree char *used = g_strconcat(STAGED_PREFIX, alive->owner, "/0", NULL);
+    g_autofree char *dead_key = g_strconcat(WRITERS_PREFIX, dead->owner, NULL);
+    g_autofree char *alive_key = g_strconcat(WRITERS_PREFIX, alive->owner, NULL);
+
+    g_ptr_array_add(dead->uploads, lease_upload_new("big", id));
+    g_ptr_array_add(alive->uploads, lease_upload_new("other", theirs));
+    put_record(dead_key, dead);
+    put_record(alive_key, alive);
+    cr_assert(store_write(store, staged, "x", 1, NULL, NULL, NULL));
+    cr_assert(store_write(store, used, "x", 1, NULL, NULL, NULL));
+    mount_and_clear(false);
+    cr_assert_eq(memory_store_uploads(store), 1);
+    cr_assert_not(exists(staged));
+    cr_assert_not(exists(dead_key));
+    cr_assert(exists(used));
+    cr_assert(exists(alive_key));
+}
+
+Test(lease, a_rename_of_a_directory_that_was_interrupted_is_finished)
+{
+    g_autoptr(LeaseRecord) dead = dead_record();
+
+    g_ptr_array_add(dead->renames, lease_rename_new("from/", "to/"));
+    put_record(LEASE_KEY, dead);
+    cr_assert(store_write(store, "from/b", "b", 1, NULL, NULL, NULL));
+    cr_assert(store_write(store, "from/c", "c", 1, NULL, NULL, NULL));
+    cr_assert(store_write(store, "to/a", "a", 1, NULL, NULL, NULL));
+    cr_assert(store_write(store, "to/b", "b", 1, NULL, NULL, NULL));
+    mount_and_clear(true);
+    cr_assert(exists("to/a") && exists("to/b") && exists("to/c"));
+    cr_assert(!exists("from/b") && !exists("from/c"));
+}
+
+Test(lease, a_lease_that_is_none_of_ours_is_refused)
+{
+    static const char *const bodies[] = {
+        "",
+        "x",
+        "{}",
+        "[1]",
+        "{\"version\": 2}",
+        "{\"version\":1,\"owner\":\"../x\",\"host\":\"h\",\"machine\":\"m\",\"pid\":1,"
+        "\"start_ticks\":1,\"since\":\"s\",\"beats\":1,\"ttl_ms\":2000,\"uploads\":[],\"renames\":["
+        "]}",
+        "{\"version\":1,\"owner\":\"a\",\"host\":\"h\",\"machine\":\"m\",\"pid\":1,"
+        "\"start_ticks\":1,\"since\":\"s\",\"beats\":1,\"ttl_ms\":2000,\"uploads\":[],"
+        "\"renames\":[{\"from\":\"a/\",\"to\":\"a/b/\"}]}",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bodies); i++) {
+        g_autoptr(GError) error = NULL;
+
+        cr_assert_null(lease_record_parse(bodies[i], strlen(bodies[i]), &error), "%s", bodies[i]);
+        cr_assert(error_is(error, EINVAL));
+    }
+    {
+        g_autoptr(LeaseRecord) record = lease_record_new(5000), again = NULL;
+        g_autofree char *text = NULL;
+
+        g_ptr_array_add(record->uploads, lease_upload_new("k \"x\"", "id"));
+        text = lease_record_format(record);
+        again = lease_record_parse(text, strlen(text), NULL);
+        cr_assert_not_null(again);
+        cr_assert_str_eq(again->owner, record->owner);
+        cr_assert_str_eq(((struct lease_upload *)again->uploads->pdata[0])->key, "k \"x\"");
+    }
+}
