@@ -7,29 +7,33 @@
 #define TRIES 3 /* of a listing during which names came or went */
 
 struct fs_dir {
+    uint64_t ino;
     GArray *entries; /* struct fs_entry; names live in `names` */
     GStringChunk *names;
     GHashTable *seen;
 };
 
-static struct fs_dir *dir_new(void)
+static void dir_init(struct fs_dir *dir)
 {
-    struct fs_dir *dir = g_new0(struct fs_dir, 1);
-
     dir->entries = g_array_new(FALSE, FALSE, sizeof(struct fs_entry));
     dir->names = g_string_chunk_new(4096);
     dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
-    return dir;
 }
 
-static void add_entry(struct fs_dir *dir, const char *name, mode_t type)
+static void dir_clear(struct fs_dir *dir)
 {
-    struct fs_entry entry;
+    g_hash_table_unref(dir->seen);
+    g_array_free(dir->entries, TRUE);
+    g_string_chunk_free(dir->names);
+}
+
+static void add_entry(struct fs_dir *dir, const char *name, mode_t type, uint64_t ino)
+{
+    struct fs_entry entry = {.type = type, .ino = ino};
 
     if (g_hash_table_contains(dir->seen, name))
         return; /* "a" and "a/b": the file is what shows */
     entry.name = g_string_chunk_insert(dir->names, name);
-    entry.type = type;
     g_hash_table_add(dir->seen, entry.name);
     g_array_append_val(dir->entries, entry);
 }
@@ -43,14 +47,15 @@ static bool can_show(const char *name, bool in_root)
            !strchr(name, '/') && !(in_root && g_str_has_prefix(name, ROOT_HIDDEN));
 }
 
-static void add_page(struct fs_dir *dir, const struct store_call *page, size_t prefix_length)
+static void add_page(struct fs_dir *dir, const struct inode *inode, const struct store_call *page,
+                     size_t prefix_length)
 {
     for (guint i = 0; i < page->objects->len; i++) {
         const struct store_object *object = page->objects->pdata[i];
         const char *name = object->key + prefix_length;
 
         if (can_show(name, prefix_length == 0))
-            add_entry(dir, name, 0);
+            add_entry(dir, name, 0, inode_number(inode, name));
     }
     for (guint i = 0; page->prefixes && i < page->prefixes->len; i++) {
         const char *prefix = page->prefixes->pdata[i];
@@ -59,7 +64,7 @@ static void add_page(struct fs_dir *dir, const struct store_call *page, size_t p
         if (g_str_has_suffix(name, "/"))
             name[strlen(name) - 1] = '\0';
         if (can_show(name, prefix_length == 0))
-            add_entry(dir, name, S_IFDIR);
+            add_entry(dir, name, S_IFDIR, inode_number(inode, name));
     }
 }
 
@@ -73,12 +78,14 @@ static void add_children(struct fs_dir *dir, struct inode *inode, bool all)
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct inode *child = value;
         bool unsaved;
+        mode_t type;
 
         pthread_mutex_lock(&child->lock);
+        type = child->attrs.mode & S_IFMT;
         unsaved = inode_is_dirty(child) || child->publishing;
         pthread_mutex_unlock(&child->lock);
         if (all || unsaved)
-            add_entry(dir, child->name, child->attrs.mode & S_IFMT);
+            add_entry(dir, child->name, type, child->ino);
     }
 }
 
@@ -97,7 +104,7 @@ static bool list_here(struct fs *fs, struct inode *inode, struct fs_dir *dir)
         add_children(dir, inode, true);
         g_hash_table_iter_init(&iter, inode->names);
         while (g_hash_table_iter_next(&iter, &name, &type))
-            add_entry(dir, name, GPOINTER_TO_UINT(type));
+            add_entry(dir, name, GPOINTER_TO_UINT(type), inode_number(inode, name));
     }
     pthread_mutex_unlock(&fs->lock);
     return known;
@@ -118,7 +125,7 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
         page->token = g_steal_pointer(&token);
         error = run_call(fs, caller, page);
         if (!error)
-            add_page(dir, page, strlen(prefix));
+            add_page(dir, inode, page, strlen(prefix));
         token = error ? NULL : g_strdup(page->next_token);
     } while (token && (!max_pages || ++pages < max_pages));
     *whole = !error && !token;
@@ -147,7 +154,7 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
     int error = 0;
 
     for (int i = 0; i < TRIES && !error && !known && whole; i++) {
-        struct fs_dir *dir;
+        struct fs_dir dir;
         uint64_t changes;
 
         pthread_mutex_lock(&fs->lock);
@@ -156,13 +163,31 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
         pthread_mutex_unlock(&fs->lock);
         if (known)
             break;
-        dir = dir_new();
-        error = list_store(fs, caller, inode, max_pages, dir, &whole);
+        dir_init(&dir);
+        error = list_store(fs, caller, inode, max_pages, &dir, &whole);
         pthread_mutex_lock(&fs->lock);
-        known = !error && whole && remember(fs, inode, dir, changes);
+        known = !error && whole && remember(fs, inode, &dir, changes);
         pthread_mutex_unlock(&fs->lock);
-        fs_closedir(dir);
+        dir_clear(&dir);
     }
+    return error;
+}
+
+static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, struct fs_dir *dir)
+{
+    bool whole;
+    int error = fs_is_authority(fs) ? dir_learn(fs, caller, inode, 0) : 0;
+
+    add_entry(dir, ".", S_IFDIR, inode->ino);
+    pthread_mutex_lock(&fs->lock);
+    add_entry(dir, "..", S_IFDIR, inode->parent ? inode->parent->ino : inode->ino);
+    pthread_mutex_unlock(&fs->lock);
+    if (error || list_here(fs, inode, dir))
+        return error;
+    error = list_store(fs, caller, inode, 0, dir, &whole);
+    pthread_mutex_lock(&fs->lock);
+    add_children(dir, inode, false);
+    pthread_mutex_unlock(&fs->lock);
     return error;
 }
 
@@ -170,8 +195,7 @@ int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_
 {
     struct inode *inode = inode_get(fs, ino);
     struct fs_dir *dir;
-    bool whole;
-    int error = 0;
+    int error;
 
     if (!inode)
         return ESTALE;
@@ -179,22 +203,29 @@ int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_
         inode_unpin(fs, inode);
         return ENOTDIR;
     }
-    if (fs_is_authority(fs))
-        error = dir_learn(fs, caller, inode, 0);
-    dir = dir_new();
-    add_entry(dir, ".", S_IFDIR);
-    add_entry(dir, "..", S_IFDIR);
-    if (!error && !list_here(fs, inode, dir)) {
-        error = list_store(fs, caller, inode, 0, dir, &whole);
-        pthread_mutex_lock(&fs->lock);
-        add_children(dir, inode, false);
-        pthread_mutex_unlock(&fs->lock);
-    }
+    dir = g_new0(struct fs_dir, 1);
+    dir->ino = ino;
+    dir_init(dir);
+    error = list(fs, caller, inode, dir);
     inode_unpin(fs, inode);
     if (error)
         fs_closedir(dir);
     else
         *out = dir;
+    return error;
+}
+
+int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir)
+{
+    struct inode *inode = inode_get(fs, dir->ino);
+    int error;
+
+    if (!inode)
+        return ESTALE;
+    dir_clear(dir);
+    dir_init(dir);
+    error = list(fs, caller, inode, dir);
+    inode_unpin(fs, inode);
     return error;
 }
 
@@ -205,8 +236,6 @@ const struct fs_entry *fs_dir_entry(const struct fs_dir *dir, uint64_t index)
 
 void fs_closedir(struct fs_dir *dir)
 {
-    g_hash_table_unref(dir->seen);
-    g_array_free(dir->entries, TRUE);
-    g_string_chunk_free(dir->names);
+    dir_clear(dir);
     g_free(dir);
 }

@@ -29,10 +29,10 @@ static bool writes(int flags)
 int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
               mode_t mode, int flags, struct fs_file **file, struct stat *st)
 {
-    struct inode *parent, *inode = NULL;
-    int error = 0;
+    struct inode *inode;
+    int error = fs_may_change(fs);
 
-    if ((error = fs_may_change(fs)))
+    if (error)
         return error;
     error = fs_lookup(fs, caller, parent_ino, name, st);
     if (!error) {
@@ -48,33 +48,21 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
     }
     if (error != ENOENT)
         return error;
-    if (name_is_hidden(fs, parent_ino, name))
-        return EPERM;
-    error = 0;
-    parent = inode_get(fs, parent_ino);
-    if (!parent)
-        return ENOENT;
+    error = inode_make(fs, caller, parent_ino, name, S_IFREG | (mode & 07777), &inode);
+    if (error == EEXIST && !(flags & O_EXCL)) /* somebody else was faster */
+        return fs_create(fs, caller, parent_ino, name, mode, flags, file, st);
+    if (error)
+        return error;
+    pthread_mutex_lock(&inode->lock);
+    inode->data_dirty = true;
+    pthread_mutex_unlock(&inode->lock);
     pthread_mutex_lock(&fs->lock);
-    if (inode_child(parent, name)) {
-        error = EEXIST;
-    } else {
-        inode = inode_new(fs, parent, name, S_IFREG | (mode & 07777));
-        inode->lookups = 1;
-    }
+    inode->lookups++;
     pthread_mutex_unlock(&fs->lock);
-    if (!error) {
-        pthread_mutex_lock(&inode->lock);
-        inode->attrs.uid = caller->uid;
-        inode->attrs.gid = caller->gid;
-        inode->attrs_dirty = inode->data_dirty = true;
-        inode_mark_dirty(fs, inode);
-        pthread_mutex_unlock(&inode->lock);
-        *file = file_new(inode, flags);
-        (*file)->created = true;
-        inode_stat(inode, st);
-    }
-    inode_unpin(fs, parent);
-    return error;
+    *file = file_new(inode, flags); /* takes the pin over */
+    (*file)->created = true;
+    inode_stat(inode, st);
+    return 0;
 }
 
 int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, struct fs_file **file,

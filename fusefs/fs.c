@@ -50,7 +50,6 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     init_lock(&fs->gate_lock, &fs->gate_changed);
     g_queue_init(&fs->dirty);
     fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
-    fs->next_ino = FS_ROOT;
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
     publishers_start(fs);
     return fs;

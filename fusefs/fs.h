@@ -1,13 +1,13 @@
 /* The artifact filesystem over one store prefix: one object a file, plain bytes. No FUSE in here:
  * fuse_ops.c turns the kernel's requests into these calls, tests make them directly.
  *
- * shape:   inode numbers are never used twice; FS_ROOT is the prefix itself. A directory is an
- *          empty object whose key ends in '/', or nothing but a common prefix of others.
- * errors:  every call returns 0 or an errno value; the cause stands in the log, once for each
- * object. owns:    a struct fs_file from fs_open/fs_create ends in fs_release. threads: any, at
- * once. A call may block on the store; `caller->interrupted` is asked at least every 100 ms while
- * it waits, and ends the wait with EINTR. source:  POSIX.1-2017; the attributes' keys are s3fs's
- * (storage/file_attrs.h); docs/filesystem.md states what is promised.
+ * shape:   an inode's number comes from its path as it was first seen; FS_ROOT is the prefix
+ * itself. A directory is an empty object whose key ends in '/', or nothing but a common prefix of
+ * others. errors:  every call returns 0 or an errno value; the cause stands in the log, once for
+ * each object. owns:    a struct fs_file from fs_open/fs_create ends in fs_release. threads: any,
+ * at once. A call may block on the store; `caller->interrupted` is asked at least every 100 ms
+ * while it waits, and ends the wait with EINTR. source:  POSIX.1-2017; the attributes' keys are
+ * s3fs's (storage/file_attrs.h); docs/filesystem.md states what is promised.
  */
 #pragma once
 
@@ -91,6 +91,15 @@ int fs_symlink(struct fs *fs, struct fs_caller *caller, const char *target, uint
                const char *name, struct stat *st);
 int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target);
 
+/* Extended attributes, "user." ones. FLAGS: XATTR_CREATE, XATTR_REPLACE. ENOSPC: the store's
+ * metadata can hold no more. NAMES are zero-terminated, one behind the other. */
+int fs_setxattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const char *name,
+                const void *value, size_t size, int flags);
+int fs_removexattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const char *name);
+int fs_getxattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const char *name,
+                GBytes **value);
+int fs_listxattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, GBytes **names);
+
 int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name);
 int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name);
 int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
@@ -112,12 +121,15 @@ int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
 int fs_flush(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
 void fs_release(struct fs *fs, struct fs_file *file);
 
-/* A directory's names as they are when it is opened; INDEX goes on from 0. NULL at the end. */
+/* A directory's names as they are when it is opened, or opened again from the beginning; INDEX goes
+ * on from 0. NULL at the end. */
 struct fs_entry {
     char *name;
-    mode_t type; /* S_IFDIR or S_IFREG (which stands for "look it up") */
+    mode_t type; /* S_IFDIR, S_IFREG, S_IFLNK, or 0: "look it up" */
+    uint64_t ino;
 };
 int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **dir);
+int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir);
 const struct fs_entry *fs_dir_entry(const struct fs_dir *dir, uint64_t index);
 void fs_closedir(struct fs_dir *dir);
 

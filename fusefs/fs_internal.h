@@ -102,7 +102,6 @@ struct fs {
     pthread_mutex_t lock;
     GHashTable *inodes; /* ino -> inode */
     struct inode *root;
-    uint64_t next_ino;
     unsigned names_count; /* in all `names` */
 
     pthread_mutex_t dirty_lock;
@@ -127,6 +126,8 @@ bool fs_is_authority(struct fs *fs); /* nobody else writes here: what is known s
 
 /* --- inode.c: the tree --- */
 struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode);
+/* What NAME's number in PARENT is, unless another inode has it. The same for every mount. */
+uint64_t inode_number(const struct inode *parent, const char *name);
 struct inode *inode_get(struct fs *fs, uint64_t ino); /* pinned; NULL when unknown */
 void inode_pin(struct fs *fs, struct inode *inode);
 void inode_unpin(struct fs *fs, struct inode *inode); /* no lock held */
@@ -190,6 +191,12 @@ bool key_is_staged(const char *key);                /* NULL: no */
 void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
 
 /* --- namespace.c --- */
+/* At once, unless somebody has INODE open for writing: then their close does it. */
+int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+void touch_directory(struct inode *dir); /* names in it changed; its lock is taken */
+/* A new, dirty inode (pinned), owned by the caller. */
+int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
+               mode_t mode, struct inode **inode);
 int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void unhide_open_file(struct inode *inode);
 void forget_name(struct fs *fs, struct inode *inode); /* the store has it no more; no lock held */

@@ -339,9 +339,26 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     fuse_reply_err(req, 0);
 }
 
+struct dir_handle {
+    struct fs_dir *dir;
+    bool was_read;
+};
+
+static struct dir_handle *dir_of(const struct fuse_file_info *fi)
+{
+    return (struct dir_handle *)(uintptr_t)fi->fh;
+}
+
+static void close_dir(struct dir_handle *handle)
+{
+    fs_closedir(handle->dir);
+    g_free(handle);
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs_caller caller = caller_of(req);
+    struct dir_handle *handle;
     struct fs_dir *dir;
     int error = fs_opendir(fs_of(req), &caller, ino, &dir);
 
@@ -349,21 +366,33 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         fuse_reply_err(req, error);
         return;
     }
-    fi->fh = (uintptr_t)dir;
+    handle = g_new0(struct dir_handle, 1);
+    handle->dir = dir;
+    fi->fh = (uintptr_t)handle;
     if (fuse_reply_open(req, fi) != 0)
-        fs_closedir(dir);
+        close_dir(handle);
 }
 
+/* The kernel reads one handle's directory a request at a time. */
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                        struct fuse_file_info *fi)
 {
-    struct fs_dir *dir = (struct fs_dir *)(uintptr_t)fi->fh;
+    struct fs_caller caller = caller_of(req);
+    struct dir_handle *handle = dir_of(fi);
     g_autofree char *buffer = g_malloc(size);
     const struct fs_entry *entry;
     size_t used = 0;
+    int error = 0;
 
-    while ((entry = fs_dir_entry(dir, offset))) {
-        struct stat st = {.st_ino = (ino_t)-1, .st_mode = entry->type};
+    if (offset == 0 && handle->was_read)
+        error = fs_rewinddir(fs_of(req), &caller, handle->dir);
+    handle->was_read = true;
+    if (error) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    while ((entry = fs_dir_entry(handle->dir, offset))) {
+        struct stat st = {.st_ino = entry->ino, .st_mode = entry->type};
         size_t need =
             fuse_add_direntry(req, buffer + used, size - used, entry->name, &st, ++offset);
 
@@ -376,7 +405,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    fs_closedir((struct fs_dir *)(uintptr_t)fi->fh);
+    close_dir(dir_of(fi));
     fuse_reply_err(req, 0);
 }
 
@@ -391,6 +420,55 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 
     fs_statfs(fs_of(req), &st);
     fuse_reply_statfs(req, &st);
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                        size_t size, int flags)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_setxattr(fs_of(req), &caller, ino, name, value, size, flags));
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    struct fs_caller caller = caller_of(req);
+
+    fuse_reply_err(req, fs_removexattr(fs_of(req), &caller, ino, name));
+}
+
+/* SIZE 0 asks how long the answer is. */
+static void reply_xattr(fuse_req_t req, int error, GBytes *bytes, size_t size)
+{
+    gsize length = 0;
+    const void *data = bytes ? g_bytes_get_data(bytes, &length) : NULL;
+
+    if (error)
+        fuse_reply_err(req, error);
+    else if (size == 0)
+        fuse_reply_xattr(req, length);
+    else if (length > size)
+        fuse_reply_err(req, ERANGE);
+    else
+        fuse_reply_buf(req, data, length);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct fs_caller caller = caller_of(req);
+    g_autoptr(GBytes) value = NULL;
+    int error = fs_getxattr(fs_of(req), &caller, ino, name, &value);
+
+    reply_xattr(req, error, value, size);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    struct fs_caller caller = caller_of(req);
+    g_autoptr(GBytes) names = NULL;
+    int error = fs_listxattr(fs_of(req), &caller, ino, &names);
+
+    reply_xattr(req, error, names, size);
 }
 
 static const struct fuse_lowlevel_ops operations = {
@@ -420,6 +498,10 @@ static const struct fuse_lowlevel_ops operations = {
     .releasedir = op_releasedir,
     .fsyncdir = op_fsyncdir,
     .statfs = op_statfs,
+    .setxattr = op_setxattr,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .removexattr = op_removexattr,
 };
 
 /* What libfuse said last, for the error of a mount that failed. */

@@ -24,12 +24,31 @@ bool is_directory(const struct inode *inode)
     return inode->children != NULL;
 }
 
+uint64_t inode_number(const struct inode *parent, const char *name)
+{
+    uint64_t hash = 14695981039346656037ull ^ parent->ino; /* FNV-1a */
+
+    for (; *name; name++)
+        hash = (hash ^ (uint8_t)*name) * 1099511628211ull;
+    return hash;
+}
+
+/* A free number, the one that listings tell if it can be had. */
+static uint64_t choose_number(struct fs *fs, const struct inode *parent, const char *name)
+{
+    uint64_t ino = parent ? inode_number(parent, name) : FS_ROOT;
+
+    while (ino < FS_ROOT || g_hash_table_contains(fs->inodes, &ino))
+        ino++;
+    return ino;
+}
+
 struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode)
 {
     struct inode *inode = g_new0(struct inode, 1);
     pthread_condattr_t attr;
 
-    inode->ino = fs->next_ino++;
+    inode->ino = choose_number(fs, parent, name);
     inode->pins = 1;
     inode->attrs.mode = mode;
     inode->attrs.uid = fs->options.uid;

@@ -21,8 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define READY "ready\n" /* the last line of a mount that answers; before it come lines for people  \
-                         */
+#define READY                                                                                      \
+    "ready\n" /* the last line of a mount that answers; before it come lines for people            \
+               */
 
 enum mode {
     MODE_DEFAULT, /* exclusive, or shared where the store cannot */

@@ -109,6 +109,8 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
 void forget_name(struct fs *fs, struct inode *inode)
 {
     pthread_mutex_lock(&fs->lock);
+    if (inode->parent)
+        touch_directory(inode->parent);
     inode_detach(inode);
     pthread_mutex_unlock(&fs->lock);
     pthread_mutex_lock(&inode->lock);
@@ -253,14 +255,23 @@ static void set_attrs(struct fs *fs, struct inode *inode, const struct stat *to,
     pthread_mutex_unlock(&inode->lock);
 }
 
+int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    unsigned writers;
+
+    pthread_mutex_lock(&inode->lock);
+    writers = inode->writers;
+    pthread_mutex_unlock(&inode->lock);
+    return writers || inode == fs->root ? 0 : inode_publish(fs, caller, inode);
+}
+
 int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const struct stat *to,
                unsigned set, struct stat *st)
 {
     struct inode *inode;
-    unsigned writers;
-    int error;
+    int error = fs_may_change(fs);
 
-    if ((error = fs_may_change(fs)))
+    if (error)
         return error;
     inode = inode_get(fs, ino);
     if (!inode)
@@ -270,14 +281,69 @@ int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const stru
         error = is_directory(inode) ? EISDIR : inode_truncate(fs, caller, inode, to->st_size);
     if (!error && (set & ~FS_SET_SIZE) && inode != fs->root)
         set_attrs(fs, inode, to, set);
-    pthread_mutex_lock(&inode->lock);
-    writers = inode->writers;
-    pthread_mutex_unlock(&inode->lock);
-    if (!error && !writers && inode != fs->root)
-        error = inode_publish(fs, caller, inode); /* nobody's close will do it */
+    if (!error)
+        error = publish_attributes(fs, caller, inode);
     if (!error)
         inode_stat(inode, st);
     inode_unpin(fs, inode);
+    return error;
+}
+
+/* Who the new INODE belongs to: the caller, or with the set-group-ID bit the parent's group. */
+static void set_owner(struct inode *inode, struct inode *parent, const struct fs_caller *caller)
+{
+    mode_t parent_mode;
+    gid_t parent_gid;
+
+    pthread_mutex_lock(&parent->lock);
+    parent_mode = parent->attrs.mode;
+    parent_gid = parent->attrs.gid;
+    pthread_mutex_unlock(&parent->lock);
+    pthread_mutex_lock(&inode->lock);
+    inode->attrs.uid = caller->uid;
+    inode->attrs.gid = parent_mode & S_ISGID ? parent_gid : caller->gid;
+    if (parent_mode & S_ISGID && is_directory(inode))
+        inode->attrs.mode |= S_ISGID;
+    pthread_mutex_unlock(&inode->lock);
+}
+
+void touch_directory(struct inode *dir)
+{
+    pthread_mutex_lock(&dir->lock);
+    dir->attrs.mtime_ns = dir->attrs.ctime_ns = now_ns();
+    pthread_mutex_unlock(&dir->lock);
+}
+
+int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
+               mode_t mode, struct inode **inode)
+{
+    struct inode *parent;
+    int error = 0;
+
+    if (name_is_hidden(fs, parent_ino, name))
+        return EPERM;
+    parent = inode_get(fs, parent_ino);
+    if (!parent)
+        return ENOENT;
+    pthread_mutex_lock(&fs->lock);
+    if (parent->removed && parent != fs->root)
+        error = ENOENT;
+    else if (inode_child(parent, name))
+        error = EEXIST;
+    else
+        *inode = inode_new(fs, parent, name, mode);
+    if (!error && S_ISDIR(mode) && fs_is_authority(fs))
+        names_start(*inode); /* it is new: nothing is in it */
+    pthread_mutex_unlock(&fs->lock);
+    if (!error) {
+        set_owner(*inode, parent, caller);
+        touch_directory(parent);
+        pthread_mutex_lock(&(*inode)->lock);
+        (*inode)->attrs_dirty = true;
+        inode_mark_dirty(fs, *inode);
+        pthread_mutex_unlock(&(*inode)->lock);
+    }
+    inode_unpin(fs, parent);
     return error;
 }
 
@@ -285,38 +351,20 @@ int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const stru
 static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                     mode_t mode, const char *body, struct stat *st)
 {
-    struct inode *parent, *inode;
-    int error;
+    struct inode *inode;
+    int error = fs_may_change(fs);
 
-    if ((error = fs_may_change(fs)))
+    if (error)
         return error;
-    if (name_is_hidden(fs, parent_ino, name))
-        return EPERM;
     error = find_child(fs, caller, parent_ino, name, &inode);
     if (!error) {
         inode_unpin(fs, inode);
         return EEXIST;
     }
-    if (error != ENOENT || !(parent = inode_get(fs, parent_ino)))
+    if (error == ENOENT)
+        error = inode_make(fs, caller, parent_ino, name, mode, &inode);
+    if (error)
         return error;
-    pthread_mutex_lock(&fs->lock);
-    inode = inode_child(parent, name) ? NULL : inode_new(fs, parent, name, mode);
-    inode_unpin_locked(fs, parent);
-    pthread_mutex_unlock(&fs->lock);
-    if (!inode)
-        return EEXIST;
-    if (S_ISDIR(mode) && fs_is_authority(fs)) {
-        pthread_mutex_lock(&fs->lock);
-        names_start(inode); /* it is new: nothing is in it */
-        pthread_mutex_unlock(&fs->lock);
-    }
-    pthread_mutex_lock(&inode->lock);
-    inode->attrs.uid = caller->uid;
-    inode->attrs.gid = caller->gid;
-    inode->attrs_dirty = true;
-    inode_mark_dirty(fs, inode);
-    pthread_mutex_unlock(&inode->lock);
-    error = 0;
     if (body) {
         struct fs_file file = {.inode = inode};
 
@@ -424,33 +472,45 @@ void unhide_open_file(struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
 }
 
-int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+/* A name that is to be removed or renamed. */
+static int find_to_change(struct fs *fs, struct fs_caller *caller, uint64_t parent,
+                          const char *name, struct inode **inode)
+{
+    int error = fs_may_change(fs);
+
+    return error ? error : find_child(fs, caller, parent, name, inode);
+}
+
+static int unlink_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     g_autoptr(StoreCall) call = NULL;
     g_autofree char *key = NULL;
-    struct inode *inode;
     int error;
 
-    if ((error = fs_may_change(fs)))
-        return error;
-    error = find_child(fs, caller, parent, name, &inode);
+    if (is_directory(inode))
+        return EISDIR;
+    error = hide_open_file(fs, caller, inode);
     if (error)
         return error;
-    if (is_directory(inode)) {
-        inode_unpin(fs, inode);
-        return EISDIR;
-    }
-    error = hide_open_file(fs, caller, inode);
-    if (!error) {
-        key = inode_key(fs, inode);
-        call = store_call_new(STORE_DELETE, key);
-        error = run_call(fs, caller, call);
-        if (!error)
-            forget_name(fs, inode);
-        else
-            unhide_open_file(inode);
-        inode_publish_end(fs, inode);
-    }
+    key = inode_key(fs, inode);
+    call = store_call_new(STORE_DELETE, key);
+    error = run_call(fs, caller, call);
+    if (!error)
+        forget_name(fs, inode);
+    else
+        unhide_open_file(inode);
+    inode_publish_end(fs, inode);
+    return error;
+}
+
+int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+{
+    struct inode *inode;
+    int error = find_to_change(fs, caller, parent, name, &inode);
+
+    if (error)
+        return error;
+    error = unlink_file(fs, caller, inode);
     inode_unpin(fs, inode);
     return error;
 }
@@ -493,29 +553,30 @@ int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *in
     return error;
 }
 
-int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     g_autoptr(StoreCall) call = NULL;
     g_autofree char *key = NULL;
-    struct inode *inode;
-    int error;
+    int error = is_directory(inode) ? directory_is_empty(fs, caller, inode) : ENOTDIR;
 
-    if ((error = fs_may_change(fs)))
-        return error;
-    error = find_child(fs, caller, parent, name, &inode);
     if (error)
         return error;
-    if (!is_directory(inode))
-        error = ENOTDIR;
-    if (!error)
-        error = directory_is_empty(fs, caller, inode);
-    if (!error) {
-        key = inode_key(fs, inode);
-        call = store_call_new(STORE_DELETE, key);
-        error = run_call(fs, caller, call);
-    }
+    key = inode_key(fs, inode);
+    call = store_call_new(STORE_DELETE, key);
+    error = run_call(fs, caller, call);
     if (!error)
         forget_name(fs, inode);
+    return error;
+}
+
+int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name)
+{
+    struct inode *inode;
+    int error = find_to_change(fs, caller, parent, name, &inode);
+
+    if (error)
+        return error;
+    error = remove_directory(fs, caller, inode);
     inode_unpin(fs, inode);
     return error;
 }

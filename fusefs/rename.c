@@ -8,6 +8,19 @@
 
 #define COPIES 16
 
+/* In the tree. */
+static void change_place(struct fs *fs, struct inode *inode, struct inode *new_parent,
+                         const char *new_name)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (inode->parent)
+        touch_directory(inode->parent);
+    inode_detach(inode);
+    inode_attach(fs, inode, new_parent, new_name);
+    touch_directory(new_parent);
+    pthread_mutex_unlock(&fs->lock);
+}
+
 /* On success SOURCE's turn to publish is held: its publishes go on, under the new name, after
  * inode_publish_end. */
 static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to)
@@ -267,9 +280,8 @@ static int rename_directory(struct fs *fs, struct fs_caller *caller, struct inod
     if (!error) {
         if (target)
             forget_name(fs, target);
+        change_place(fs, dir, new_parent, new_name);
         pthread_mutex_lock(&fs->lock);
-        inode_detach(dir);
-        inode_attach(fs, dir, new_parent, new_name);
         rebase(dir, etags);
         pthread_mutex_unlock(&fs->lock);
     }
@@ -302,10 +314,7 @@ static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *sour
     if (!error) {
         if (target)
             forget_name(fs, target);
-        pthread_mutex_lock(&fs->lock);
-        inode_detach(source);
-        inode_attach(fs, source, new_parent, new_name);
-        pthread_mutex_unlock(&fs->lock);
+        change_place(fs, source, new_parent, new_name);
         inode_publish_end(fs, source);
     } else if (target) {
         unhide_open_file(target);

@@ -202,9 +202,12 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
             inode->rewritten = true;
         layout_resize(&inode->layout, size);
         inode->size = size;
-        inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
-        inode->attrs_dirty = inode->data_dirty = true;
+        inode->data_dirty = true;
         streams_drop(inode);
+    }
+    if (!error) { /* also when the size stays: ": > stamp" is for the time */
+        inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
+        inode->attrs_dirty = true;
         inode_mark_dirty(fs, inode);
     }
     pthread_mutex_unlock(&inode->lock);
