@@ -109,7 +109,8 @@ struct fs {
     GQueue dirty; /* struct inode*, pinned, in the order they became dirty */
     bool stopping;
 
-    /* Directory renames exclude what uses keys made from the tree: a count, not a lock. */
+    /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
+     * gate is passed before an inode's turn to publish is waited for. */
     pthread_mutex_t gate_lock;
     pthread_cond_t gate_changed;
     unsigned gate_users;
@@ -153,17 +154,20 @@ bool names_find(const struct inode *dir, const char *name, mode_t *type); /* dir
 int64_t now_ms(void);
 int64_t now_ns(void);
 void timespec_in(struct timespec *until, unsigned ms);
-void start_call(struct fs *fs, struct store_call *call);
 int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call);
-int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call);
+/* The two halves of run_call, for several calls at once. */
+struct waiter *start_call(struct fs *fs, struct store_call *call);
+int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
+                struct waiter *waiter);
 bool is_interrupted(struct fs_caller *caller);
 bool wait_changed(struct inode *inode, unsigned ms); /* inode->lock held; false: timed out */
 int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                 uint64_t size, const char *etag, GHashTable *metadata, char **new_etag);
-void gate_enter(struct fs *fs);
+int gate_enter(struct fs *fs, struct fs_caller *caller); /* 0 or EINTR */
 void gate_leave(struct fs *fs);
-void gate_close(struct fs *fs);
+int gate_close(struct fs *fs, struct fs_caller *caller); /* 0 or EINTR */
 void gate_open(struct fs *fs);
+bool gate_is_open(struct fs *fs);
 
 /* --- attrs.c: what the store says of an object, into the inode and back --- */
 void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
@@ -175,8 +179,11 @@ int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
 
 /* --- rename.c --- */
-int prefix_move(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
-                GHashTable *etags);
+/* Copies all below FROM to TO. KEYS (char*) are what there was, for prefix_delete; ETAGS tells the
+ * new keys' ETags. A failure leaves nothing at TO. */
+int prefix_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                GPtrArray *keys, GHashTable *etags);
+void prefix_delete(struct fs *fs, GPtrArray *keys);
 
 /* --- readahead.c --- */
 int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
@@ -218,6 +225,7 @@ void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
 int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                   struct layout *snapshot, const char *key, char **etag);
+int wait_begun(struct fs_caller *caller, struct inode *inode); /* inode->lock held; 0 or EINTR */
 void upload_discard(struct fs *fs, struct inode *inode); /* inode->lock held; dropped inside */
 
 /* --- publish.c --- */

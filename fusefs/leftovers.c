@@ -33,12 +33,15 @@ static void abort_upload(struct fs *fs, const char *key, const char *id)
 static int finish_rename(struct fs *fs, const struct lease_rename *rename)
 {
     g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    int error = prefix_move(fs, NULL, rename->from, rename->to, etags);
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    int error = prefix_copy(fs, NULL, rename->from, rename->to, keys, etags);
 
-    if (!error)
-        log_info("finished the rename of %s to %s that another mount had begun", rename->from,
-                 rename->to);
-    return error;
+    if (error)
+        return error;
+    prefix_delete(fs, keys);
+    log_info("finished the rename of %s to %s that another mount had begun", rename->from,
+             rename->to);
+    return 0;
 }
 
 static bool clear_record(struct fs *fs, const struct lease_record *record, GError **error)

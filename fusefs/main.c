@@ -156,8 +156,11 @@ static struct store *open_source(struct program *p, char **url, GError **error)
         .virtual_host = p->virtual_host,
     };
 
-    if (!strstr(p->source, "://"))
+    if (!strstr(p->source, "://")) {
+        if (p->mode == MODE_DEFAULT)
+            p->mode = MODE_READ_ONLY; /* a run's own job writes them; a tag's do not change */
         return remote_open_artifacts(p->source, url, error);
+    }
     *url =
         g_str_has_suffix(p->source, "/") ? g_strdup(p->source) : g_strconcat(p->source, "/", NULL);
     return store_open(*url, &options, error);

@@ -42,24 +42,27 @@ static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum 
     g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, key);
     g_autoptr(StoreCall) list = store_call_new(STORE_LIST, prefix);
     bool asked = *kind == KIND_UNKNOWN;
-    int error;
+    struct waiter *waiter = NULL;
+    int error, list_error = 0;
 
     if (*kind == KIND_DIRECTORY)
         return probe_directory(fs, caller, key, object);
     list->limit = 1;
     if (asked)
-        store_start(fs->store, list, NULL, NULL);
+        waiter = start_call(fs, list);
     error = run_call(fs, caller, head);
+    if (error == 0 && asked)
+        store_cancel(fs->store, list); /* nobody wants to know any more */
     if (asked)
-        store_wait(list);
+        list_error = finish_call(fs, caller, list, waiter);
     if (error == 0) {
         *kind = KIND_FILE;
         *object = g_steal_pointer(&head);
     }
     if (error != ENOENT || !asked)
         return error;
-    if (list->error)
-        return error_errno(list->error);
+    if (list_error)
+        return list_error;
     if (!list->objects->len && !(list->prefixes && list->prefixes->len))
         return ENOENT;
     *kind = KIND_DIRECTORY;
@@ -481,15 +484,13 @@ static int find_to_change(struct fs *fs, struct fs_caller *caller, uint64_t pare
     return error ? error : find_child(fs, caller, parent, name, inode);
 }
 
+/* Inside the gate. */
 static int unlink_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     g_autoptr(StoreCall) call = NULL;
     g_autofree char *key = NULL;
-    int error;
+    int error = hide_open_file(fs, caller, inode);
 
-    if (is_directory(inode))
-        return EISDIR;
-    error = hide_open_file(fs, caller, inode);
     if (error)
         return error;
     key = inode_key(fs, inode);
@@ -510,7 +511,11 @@ int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
 
     if (error)
         return error;
-    error = unlink_file(fs, caller, inode);
+    error = is_directory(inode) ? EISDIR : gate_enter(fs, caller);
+    if (!error) {
+        error = unlink_file(fs, caller, inode);
+        gate_leave(fs);
+    }
     inode_unpin(fs, inode);
     return error;
 }

@@ -164,11 +164,14 @@ static int drop_other_upload(struct publish *p)
     struct inode *inode = p->inode;
     struct upload *upload;
     bool other;
-    int error = 0;
+    int error;
 
     pthread_mutex_lock(&inode->lock);
-    while (inode->upload && inode->upload->beginning)
-        wait_changed(inode, TICK_MS);
+    error = wait_begun(p->caller, inode);
+    if (error) {
+        pthread_mutex_unlock(&inode->lock);
+        return error;
+    }
     upload = inode->upload;
     other = upload &&
             (upload->end > p->size ||
@@ -352,13 +355,11 @@ static int publish_once(struct publish *p)
     begin_publish(p);
     pthread_mutex_unlock(&inode->lock);
 
-    gate_enter(fs);
     began = now_ms();
     p->key = inode_key(fs, inode);
     error = check_lease(p);
     if (!error)
         error = is_directory(inode) ? save_directory(p) : save_file(p);
-    gate_leave(fs);
 
     pthread_mutex_lock(&inode->lock);
     end_publish(p, error, now_ms() - began);
@@ -377,7 +378,9 @@ static bool has_work(const struct inode *inode, enum goal goal)
     return inode_is_dirty(inode) && !inode->vanished;
 }
 
-static int publish_to(struct fs *fs, struct fs_caller *caller, struct inode *inode, enum goal goal)
+/* Inside the gate: no directory above INODE is renamed meanwhile. */
+static int publish_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                           enum goal goal)
 {
     int error;
 
@@ -394,9 +397,20 @@ static int publish_to(struct fs *fs, struct fs_caller *caller, struct inode *ino
         }
         error = publish_once(&p);
         inode_publish_end(fs, inode);
-        if (!error && !p.again)
+        if (!p.again)
             break;
     } while (!error);
+    return error;
+}
+
+static int publish_to(struct fs *fs, struct fs_caller *caller, struct inode *inode, enum goal goal)
+{
+    int error = gate_enter(fs, caller);
+
+    if (error)
+        return error;
+    error = publish_in_gate(fs, caller, inode, goal);
+    gate_leave(fs);
     if (!error)
         upload_pump(fs, inode, false);
     return error;

@@ -21,6 +21,19 @@ static void change_place(struct fs *fs, struct inode *inode, struct inode *new_p
     pthread_mutex_unlock(&fs->lock);
 }
 
+/* INODE's bytes are read from KEY from now on. */
+static void set_base(struct inode *inode, const char *key, const char *etag)
+{
+    pthread_mutex_lock(&inode->lock);
+    streams_drop(inode);
+    g_free(inode->base_key);
+    inode->base_key = g_strdup(key);
+    g_free(inode->etag);
+    inode->etag = g_strdup(etag);
+    inode->checked_ms = now_ms();
+    pthread_mutex_unlock(&inode->lock);
+}
+
 /* On success SOURCE's turn to publish is held: its publishes go on, under the new name, after
  * inode_publish_end. */
 static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to)
@@ -40,25 +53,17 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     pthread_mutex_unlock(&inode->lock);
     if (etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
+    if (!error && etag)
+        set_base(inode, to, new_etag); /* before the old one goes: readers go on */
     if (!error) {
         remove = store_call_new(STORE_DELETE, from);
         error = run_call(fs, NULL, remove); /* past the point of turning back */
+        if (error && etag)
+            set_base(inode, from, etag);
     }
-    if (error) {
+    if (error)
         inode_publish_end(fs, inode);
-        return error;
-    }
-    pthread_mutex_lock(&inode->lock);
-    if (new_etag) {
-        streams_drop(inode);
-        g_free(inode->base_key);
-        inode->base_key = g_strdup(to);
-        g_free(inode->etag);
-        inode->etag = g_steal_pointer(&new_etag);
-        inode->checked_ms = now_ms();
-    }
-    pthread_mutex_unlock(&inode->lock);
-    return 0;
+    return error;
 }
 
 struct copying {
@@ -86,12 +91,18 @@ static int list_keys(struct copying *c, struct fs_caller *caller)
     return error;
 }
 
-static int wait_copy(struct copying *c, struct fs_caller *caller, struct store_call *call)
-{
-    int error;
+/* One copy under way. */
+struct copy {
+    struct store_call *call;
+    struct waiter *waiter;
+};
 
-    store_wait(call);
-    error = error_errno(call->error);
+static int wait_copy(struct copying *c, struct fs_caller *caller, GQueue *sending)
+{
+    g_autofree struct copy *copy = g_queue_pop_head(sending);
+    struct store_call *call = copy->call;
+    int error = finish_call(c->fs, caller, call, copy->waiter);
+
     if (error == EFBIG) { /* larger than one copy request takes */
         g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, call->source_key);
         char *etag = NULL;
@@ -102,9 +113,9 @@ static int wait_copy(struct copying *c, struct fs_caller *caller, struct store_c
                                 head->object.etag, head->object.metadata, &etag);
         if (!error)
             g_hash_table_replace(c->etags, g_strdup(call->key), etag);
-    } else if (error) {
+    } else if (error && error != EINTR) {
         log_error("copy %s to %s: %s", call->source_key, call->key, call->error->message);
-    } else {
+    } else if (!error) {
         g_hash_table_replace(c->etags, g_strdup(call->key), g_strdup(call->object.etag));
     }
     store_call_unref(call);
@@ -119,18 +130,19 @@ static int copy_keys(struct copying *c, struct fs_caller *caller)
     for (guint i = 0; i < c->keys->len && !first; i++) {
         const char *key = c->keys->pdata[i];
         g_autofree char *to = g_strconcat(c->to, key + strlen(c->from), NULL);
-        struct store_call *call = store_call_new(STORE_COPY, to);
+        struct copy *copy = g_new0(struct copy, 1);
 
-        call->source_key = g_strdup(key);
-        store_start(c->fs->store, call, NULL, NULL);
-        g_queue_push_tail(&sending, call);
+        copy->call = store_call_new(STORE_COPY, to);
+        copy->call->source_key = g_strdup(key);
+        copy->waiter = start_call(c->fs, copy->call);
+        g_queue_push_tail(&sending, copy);
         if (g_queue_get_length(&sending) >= COPIES)
-            first = wait_copy(c, caller, g_queue_pop_head(&sending));
+            first = wait_copy(c, caller, &sending);
         if (!first && is_interrupted(caller))
             first = EINTR;
     }
     while (!g_queue_is_empty(&sending)) {
-        error = wait_copy(c, caller, g_queue_pop_head(&sending));
+        error = wait_copy(c, caller, &sending);
         first = first ? first : error;
     }
     return first;
@@ -167,12 +179,9 @@ static void undo_copies(struct copying *c)
         log_warning("copies of %s stay below %s", c->from, c->to);
 }
 
-/* Copies first, and deletes after the last copy: whatever interrupts it, doing it again ends it.
- * Where only deleting fails, all is at TO; what stays at FROM is there twice. */
-int prefix_move(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
-                GHashTable *etags)
+int prefix_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
+                GPtrArray *keys, GHashTable *etags)
 {
-    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
     struct copying c = {fs, from, to, keys, etags};
     int error = list_keys(&c, caller);
 
@@ -180,22 +189,27 @@ int prefix_move(struct fs *fs, struct fs_caller *caller, const char *from, const
         error = copy_keys(&c, caller);
     if (error)
         undo_copies(&c);
-    else if (delete_keys(&c))
-        log_warning("%s was renamed to %s; some of it stays there under the old name too", from,
-                    to);
     return error;
 }
 
-/* Saves what is dirty below DIR, so that only objects are left to move. */
-static int publish_below(struct fs *fs, struct fs_caller *caller, struct inode *dir)
+void prefix_delete(struct fs *fs, GPtrArray *keys)
 {
-    g_autoptr(GPtrArray) below = g_ptr_array_new();
-    int error = 0;
+    struct copying c = {.fs = fs, .keys = keys};
+
+    if (keys->len && delete_keys(&c))
+        log_warning("%s and others were renamed; some stay there under the old name too",
+                    (const char *)keys->pdata[0]);
+}
+
+/* The dirty files below DIR, pinned. */
+static GPtrArray *find_dirty_below(struct fs *fs, const struct inode *dir)
+{
+    GPtrArray *below = g_ptr_array_new();
 
     pthread_mutex_lock(&fs->lock);
     pthread_mutex_lock(&fs->dirty_lock);
     for (GList *link = fs->dirty.head; link; link = link->next) {
-        struct inode *inode = link->data, *up = inode;
+        struct inode *inode = link->data, *up = inode->parent;
 
         while (up && up != dir)
             up = up->parent;
@@ -206,11 +220,36 @@ static int publish_below(struct fs *fs, struct fs_caller *caller, struct inode *
     }
     pthread_mutex_unlock(&fs->dirty_lock);
     pthread_mutex_unlock(&fs->lock);
-    for (guint i = 0; i < below->len; i++) {
-        if (!error)
-            error = inode_publish(fs, caller, below->pdata[i]);
-        inode_unpin(fs, below->pdata[i]);
+    return below;
+}
+
+static void release_below(struct fs *fs, GPtrArray *held)
+{
+    for (guint i = 0; i < held->len; i++) {
+        inode_publish_end(fs, held->pdata[i]);
+        inode_unpin(fs, held->pdata[i]);
     }
+    g_ptr_array_unref(held);
+}
+
+/* Saves what is dirty below DIR, so that only objects are left to move, and keeps the turns of
+ * these files, so that no upload to an old key begins. With the gate closed. */
+static int hold_below(struct fs *fs, struct fs_caller *caller, struct inode *dir, GPtrArray **held)
+{
+    g_autoptr(GPtrArray) dirty = find_dirty_below(fs, dir);
+    int error = 0;
+
+    *held = g_ptr_array_new();
+    for (guint i = 0; i < dirty->len; i++) {
+        if (!error)
+            error = inode_publish_hold(fs, caller, dirty->pdata[i], false);
+        if (error)
+            inode_unpin(fs, dirty->pdata[i]);
+        else
+            g_ptr_array_add(*held, dirty->pdata[i]);
+    }
+    if (error)
+        release_below(fs, *held);
     return error;
 }
 
@@ -244,47 +283,65 @@ static void rebase(struct inode *dir, GHashTable *etags)
     }
 }
 
-/* The move, written down before and crossed out after, for who finds it unfinished. */
-static int move_directory(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
-                          GHashTable *etags)
+/* Copies first, then the tree changes, so that readers go on, and the old keys go last: whatever
+ * interrupts it, doing it again ends it. */
+static int move_directory(struct fs *fs, struct fs_caller *caller, struct inode *dir,
+                          struct inode *target, struct inode *new_parent, const char *new_name,
+                          const char *to)
 {
+    g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *from = inode_key(fs, dir);
+    int error = prefix_copy(fs, caller, from, to, keys, etags);
+
+    if (error)
+        return error;
+    if (target)
+        forget_name(fs, target);
+    change_place(fs, dir, new_parent, new_name);
+    pthread_mutex_lock(&fs->lock);
+    rebase(dir, etags);
+    pthread_mutex_unlock(&fs->lock);
+    prefix_delete(fs, keys);
+    return 0;
+}
+
+/* With the gate closed. Written down before, and crossed out after, for who finds it unfinished. */
+static int rename_closed(struct fs *fs, struct fs_caller *caller, struct inode *dir,
+                         struct inode *target, struct inode *new_parent, const char *new_name)
+{
+    g_autofree char *from = inode_key(fs, dir), *bare = child_key(fs, new_parent, new_name);
+    g_autofree char *to = g_strconcat(bare, "/", NULL);
     struct lease *lease = fs->options.lease;
     g_autoptr(GError) why = NULL;
+    GPtrArray *held;
     int error;
 
+    if (g_str_has_prefix(to, from))
+        return EINVAL;
+    error = hold_below(fs, caller, dir, &held);
+    if (error)
+        return error;
     if (lease && !lease_add_rename(lease, from, to, &why)) {
         log_error("rename %s to %s: %s", from, to, why->message);
-        return error_errno(why);
+        error = error_errno(why);
+    } else {
+        error = move_directory(fs, caller, dir, target, new_parent, new_name, to);
+        if (lease)
+            lease_remove_rename(lease, from);
     }
-    error = prefix_move(fs, caller, from, to, etags);
-    if (lease)
-        lease_remove_rename(lease, from);
+    release_below(fs, held);
     return error;
 }
 
 static int rename_directory(struct fs *fs, struct fs_caller *caller, struct inode *dir,
                             struct inode *target, struct inode *new_parent, const char *new_name)
 {
-    g_autofree char *from = inode_key(fs, dir), *bare = child_key(fs, new_parent, new_name);
-    g_autofree char *to = g_strconcat(bare, "/", NULL);
-    g_autoptr(GHashTable) etags = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    int error;
+    int error = gate_close(fs, caller);
 
-    if (g_str_has_prefix(to, from))
-        return EINVAL;
-    error = publish_below(fs, caller, dir);
     if (error)
         return error;
-    gate_close(fs);
-    error = move_directory(fs, caller, from, to, etags);
-    if (!error) {
-        if (target)
-            forget_name(fs, target);
-        change_place(fs, dir, new_parent, new_name);
-        pthread_mutex_lock(&fs->lock);
-        rebase(dir, etags);
-        pthread_mutex_unlock(&fs->lock);
-    }
+    error = rename_closed(fs, caller, dir, target, new_parent, new_name);
     gate_open(fs);
     return error;
 }
@@ -302,8 +359,8 @@ static int check_target(struct fs *fs, struct fs_caller *caller, struct inode *s
     return is_directory(target) ? directory_is_empty(fs, caller, target) : 0;
 }
 
-static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *source,
-                     struct inode *target, struct inode *new_parent, const char *new_name)
+static int move_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *source,
+                        struct inode *target, struct inode *new_parent, const char *new_name)
 {
     g_autofree char *to = child_key(fs, new_parent, new_name);
     int error = target ? hide_open_file(fs, caller, target) : 0;
@@ -321,6 +378,18 @@ static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *sour
     }
     if (target)
         inode_publish_end(fs, target);
+    return error;
+}
+
+static int move_file(struct fs *fs, struct fs_caller *caller, struct inode *source,
+                     struct inode *target, struct inode *new_parent, const char *new_name)
+{
+    int error = gate_enter(fs, caller);
+
+    if (error)
+        return error;
+    error = move_in_gate(fs, caller, source, target, new_parent, new_name);
+    gate_leave(fs);
     return error;
 }
 

@@ -85,12 +85,19 @@ static void wake(struct store_call *call, void *user)
     waiter_unref(waiter);
 }
 
-int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
+struct waiter *start_call(struct fs *fs, struct store_call *call)
 {
     struct waiter *waiter = waiter_new();
-    bool cancelled = false;
 
     store_start(fs->store, call, wake, waiter);
+    return waiter;
+}
+
+int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
+                struct waiter *waiter)
+{
+    bool cancelled = false;
+
     pthread_mutex_lock(&waiter->lock);
     while (!waiter->done) {
         struct timespec until;
@@ -109,6 +116,11 @@ int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
     if (cancelled && error_is(call->error, ECANCELED))
         return EINTR;
     return error_errno(call->error);
+}
+
+int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
+{
+    return finish_call(fs, caller, call, start_call(fs, call));
 }
 
 /* A copy that one request cannot do: an upload made of ranges of the source. */
@@ -178,13 +190,27 @@ int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
     return error;
 }
 
-void gate_enter(struct fs *fs)
+/* Waits for the gate to change. gate_lock held. */
+static int wait_gate(struct fs *fs, struct fs_caller *caller)
 {
+    struct timespec until;
+
+    timespec_in(&until, POLL_MS);
+    pthread_cond_timedwait(&fs->gate_changed, &fs->gate_lock, &until);
+    return is_interrupted(caller) ? EINTR : 0;
+}
+
+int gate_enter(struct fs *fs, struct fs_caller *caller)
+{
+    int error = 0;
+
     pthread_mutex_lock(&fs->gate_lock);
-    while (fs->gate_closed)
-        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
-    fs->gate_users++;
+    while (!error && fs->gate_closed)
+        error = wait_gate(fs, caller);
+    if (!error)
+        fs->gate_users++;
     pthread_mutex_unlock(&fs->gate_lock);
+    return error;
 }
 
 void gate_leave(struct fs *fs)
@@ -195,15 +221,32 @@ void gate_leave(struct fs *fs)
     pthread_mutex_unlock(&fs->gate_lock);
 }
 
-void gate_close(struct fs *fs)
+int gate_close(struct fs *fs, struct fs_caller *caller)
 {
+    int error = 0;
+
     pthread_mutex_lock(&fs->gate_lock);
-    while (fs->gate_closed)
-        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
-    fs->gate_closed = true;
-    while (fs->gate_users)
-        pthread_cond_wait(&fs->gate_changed, &fs->gate_lock);
+    while (!error && fs->gate_closed)
+        error = wait_gate(fs, caller);
+    if (!error) {
+        fs->gate_closed = true;
+        while (!error && fs->gate_users)
+            error = wait_gate(fs, caller);
+        fs->gate_closed = !error;
+        pthread_cond_broadcast(&fs->gate_changed);
+    }
     pthread_mutex_unlock(&fs->gate_lock);
+    return error;
+}
+
+bool gate_is_open(struct fs *fs)
+{
+    bool open;
+
+    pthread_mutex_lock(&fs->gate_lock);
+    open = !fs->gate_closed;
+    pthread_mutex_unlock(&fs->gate_lock);
+    return open;
 }
 
 void gate_open(struct fs *fs)

@@ -339,38 +339,46 @@ static bool wants_staged(const struct inode *inode)
     return inode->readers || inode->vanished || key_is_staged(inode->base_key);
 }
 
+/* Begins an upload if there is enough for one. The tree's lock is held too, so that the key is the
+ * one under which the file will be published: whoever changes it has the file's turn. */
+static struct store_call *try_begin(struct fs *fs, struct inode *inode, bool flush,
+                                    struct upload **upload)
+{
+    g_autofree char *key = NULL;
+    struct store_call *begin = NULL;
+    uint64_t prefix;
+
+    pthread_mutex_lock(&fs->lock);
+    pthread_mutex_lock(&inode->lock);
+    prefix = copyable_prefix(fs, inode);
+    if (!inode->upload && !inode->publishing && next_part_bytes(fs, inode, prefix, flush)) {
+        key = wants_staged(inode) ? staged_key_new(fs) : inode_key_locked(inode);
+        begin = begin_prepare(fs, inode, key, prefix);
+        *upload = inode->upload;
+    }
+    pthread_mutex_unlock(&inode->lock);
+    pthread_mutex_unlock(&fs->lock);
+    return begin;
+}
+
 void upload_pump(struct fs *fs, struct inode *inode, bool flush)
 {
     g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
-    g_autofree char *key = NULL;
     struct store_call *begin = NULL;
-    struct upload *upload = NULL;
+    struct upload *upload;
+    bool may_begin;
 
     pthread_mutex_lock(&inode->lock);
-    if (!inode->upload && !inode->publishing) {
-        uint64_t prefix = copyable_prefix(fs, inode);
-
-        if (next_part_bytes(fs, inode, prefix, flush)) {
-            pthread_mutex_unlock(&inode->lock);
-            key = inode_key(fs, inode);
-            pthread_mutex_lock(&inode->lock);
-            prefix = copyable_prefix(fs, inode);
-            if (!inode->upload && !inode->publishing) {
-                if (wants_staged(inode)) {
-                    g_free(key);
-                    key = staged_key_new(fs);
-                }
-                begin = begin_prepare(fs, inode, key, prefix);
-                upload = inode->upload;
-            }
-        }
-    } else if (inode->upload && inode->upload->id && !inode->upload->failed && !inode->publishing) {
+    may_begin = !inode->upload && !inode->publishing &&
+                next_part_bytes(fs, inode, copyable_prefix(fs, inode), flush);
+    if (inode->upload && inode->upload->id && !inode->upload->failed && !inode->publishing)
         pump_parts(fs, inode, flush, list);
-    }
     pthread_mutex_unlock(&inode->lock);
+    start_all(fs, inode, list);
+    if (may_begin && gate_is_open(fs)) /* else under a key that is about to change */
+        begin = try_begin(fs, inode, flush, &upload);
     if (begin)
         begin_start(fs, inode, upload, begin);
-    start_all(fs, inode, list);
 }
 
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end)

@@ -126,6 +126,17 @@ static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inod
     return error;
 }
 
+int wait_begun(struct fs_caller *caller, struct inode *inode)
+{
+    int error = 0;
+
+    while (!error && inode->upload && inode->upload->beginning) {
+        wait_changed(inode, 100);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    return error;
+}
+
 /* An upload that can be gone on with: there, begun, its failures forgotten. */
 static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                          const char *key)
@@ -134,8 +145,11 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     int error;
 
     pthread_mutex_lock(&inode->lock);
-    while (inode->upload && inode->upload->beginning)
-        wait_changed(inode, 100);
+    error = wait_begun(caller, inode);
+    if (error) {
+        pthread_mutex_unlock(&inode->lock);
+        return error;
+    }
     if (inode->upload && inode->upload->id) {
         inode->upload->failed = false;
         for (guint i = 0; i < inode->upload->parts->len; i++) {

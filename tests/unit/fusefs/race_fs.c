@@ -79,6 +79,64 @@ static void *work(void *user)
     return NULL;
 }
 
+/* Renames of the directory that everybody else writes in. */
+static void *rename_directories(void *user)
+{
+    static const char *const names[] = {"d0", "d1"};
+    struct fs_caller caller = {0};
+
+    for (unsigned i = 0; i < 2 * ROUNDS; i++) {
+        must(fs_rename(fs, &caller, FS_ROOT, names[i % 2], FS_ROOT, names[(i + 1) % 2], 0) == 0,
+             "rename of a directory");
+        g_usleep(3000);
+    }
+    return NULL;
+}
+
+static uint64_t directory;
+
+static void *write_below(void *user)
+{
+    struct fs_caller caller = {0};
+    g_autofree uint8_t *data = g_malloc(PIECE);
+    g_autofree char *name = g_strdup_printf("below%u", GPOINTER_TO_UINT(user));
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        uint8_t byte = GPOINTER_TO_UINT(user) * 16 + round;
+        struct fs_file *file;
+        struct stat st;
+
+        must(fs_create(fs, &caller, directory, name, 0644, round % 2 ? O_RDWR : O_WRONLY, &file,
+                       &st) == 0,
+             "create below");
+        memset(data, byte, PIECE);
+        for (unsigned i = 0; i < PIECES; i++)
+            must(fs_write(fs, &caller, file, (uint64_t)i * PIECE, data, PIECE) == 0, "write below");
+        must(fs_fsync(fs, &caller, file) == 0, "fsync below");
+        check_file(file, &caller, byte);
+        fs_release(fs, file);
+        must(fs_unlink(fs, &caller, directory, name) == 0, "unlink below");
+        fs_forget(fs, st.st_ino, 1);
+    }
+    return NULL;
+}
+
+static void run_below(void)
+{
+    struct fs_caller caller = {0};
+    pthread_t threads[WORKERS];
+    struct stat st;
+
+    must(fs_mkdir(fs, &caller, FS_ROOT, "d0", 0755, &st) == 0, "mkdir");
+    directory = st.st_ino;
+    for (unsigned i = 0; i < WORKERS; i++)
+        must(pthread_create(&threads[i], NULL, i ? write_below : rename_directories,
+                            GUINT_TO_POINTER(i)) == 0,
+             "thread");
+    for (unsigned i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+}
+
 static void run(bool exclusive)
 {
     struct fs_options options = {.budget_bytes = 64 << 20, .sync_interval_ms = 50};
@@ -94,6 +152,7 @@ static void run(bool exclusive)
         must(pthread_create(&threads[i], NULL, work, GUINT_TO_POINTER(i)) == 0, "thread");
     for (unsigned i = 0; i < WORKERS; i++)
         pthread_join(threads[i], NULL);
+    run_below();
     must(fs_drain(fs, 20000, NULL), "drain");
     must(fs_peak_bytes(fs) <= options.budget_bytes, "memory stays in its budget");
     fs_free(fs);
