@@ -115,6 +115,10 @@ int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint6
             size_t size, fs_reply *reply, void *user);
 int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
              const void *data, size_t size);
+/* Pages of a shared mapping, for which the kernel takes any handle that writes: they go where they
+ * say, also when that handle appends. */
+int fs_write_back(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+                  const void *data, size_t size);
 
 /* Durable when it returns 0; fs_flush is what close() waits for. */
 int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file);

@@ -311,7 +311,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
                      struct fuse_file_info *fi)
 {
     struct fs_caller caller = caller_of(req);
-    int error = fs_write(fs_of(req), &caller, file_of(fi), offset, data, size);
+    int error = fi->writepage ? fs_write_back(fs_of(req), &caller, file_of(fi), offset, data, size)
+                              : fs_write(fs_of(req), &caller, file_of(fi), offset, data, size);
 
     if (error)
         fuse_reply_err(req, error);

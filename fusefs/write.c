@@ -154,14 +154,14 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
     return error;
 }
 
-int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
-             const void *data, size_t size)
+static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *file, bool append,
+                     uint64_t offset, const void *data, size_t size)
 {
     struct inode *inode = file->inode;
     size_t done = 0;
-    int error = 0;
+    int error = fs_may_change(fs);
 
-    if ((error = fs_may_change(fs)))
+    if (error)
         return error;
     if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
         return EFBIG;
@@ -170,13 +170,25 @@ int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint
     while (!error && done < size) {
         size_t piece = MIN(size - done, BUFFER_MAX);
 
-        error = write_piece(fs, caller, inode, file->flags & O_APPEND, offset + done,
-                            (const uint8_t *)data + done, piece);
+        error = write_piece(fs, caller, inode, append, offset + done, (const uint8_t *)data + done,
+                            piece);
         done += piece;
     }
     if (!error)
         upload_pump(fs, inode, false);
     return error;
+}
+
+int fs_write(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+             const void *data, size_t size)
+{
+    return write_all(fs, caller, file, file->flags & O_APPEND, offset, data, size);
+}
+
+int fs_write_back(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
+                  const void *data, size_t size)
+{
+    return write_all(fs, caller, file, false, offset, data, size);
 }
 
 int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size)

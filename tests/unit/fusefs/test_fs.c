@@ -282,3 +282,21 @@ Test(fs, a_file_created_for_reading_only_is_there_after_close)
     fs_release(fs, file);
     fs_forget(fs, st.st_ino, 1);
 }
+
+Test(fs, appends_go_to_the_end_and_mapped_pages_where_they_say)
+{
+    struct fs_file *file;
+    struct stat st;
+    g_autofree char *data = NULL;
+    size_t size;
+
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "x", 0644, O_RDWR | O_APPEND, &file, &st), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "abc", 3), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "def", 3), 0);
+    cr_assert_eq(fs_write_back(fs, &caller, file, 1, "XY", 2), 0);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    data = in_store("x", &size);
+    cr_assert_str_eq(data, "aXYdef");
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+}
