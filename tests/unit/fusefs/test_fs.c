@@ -65,7 +65,6 @@ Test(fs, an_append_to_a_large_file_keeps_its_prefix)
     struct stat st;
     struct fs_file *file = create("big", &st);
     g_autofree uint8_t *piece = g_malloc0(1 << 20);
-    g_autoptr(GByteArray) bytes = NULL;
     g_autofree char *data = NULL;
     size_t size;
 

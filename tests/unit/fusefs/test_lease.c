@@ -198,9 +198,10 @@ static void mount_and_clear(bool exclusive)
 Test(lease, the_next_mount_aborts_uploads_and_removes_staged_objects)
 {
     g_autoptr(LeaseRecord) dead = dead_record();
-    g_autofree char *id = begin_upload("big"), *other = begin_upload("foreign");
+    g_autofree char *id = begin_upload("big");
     g_autofree char *staged = g_strconcat(STAGED_PREFIX, dead->owner, "/0", NULL);
 
+    g_free(begin_upload("foreign"));
     g_ptr_array_add(dead->uploads, lease_upload_new("big", id));
     put_record(LEASE_KEY, dead);
     cr_assert(store_write(store, staged, "x", 1, NULL, NULL, NULL));
