@@ -23,7 +23,7 @@ static const struct store_caps s3_caps = {
     .max_parts = 10000,
     .max_delete_keys = 1000,
     .max_list_entries = 1000,
-    .max_metadata_bytes = 2048,
+    .max_metadata_bytes = 2048 - sizeof("x-amz-meta-" S3_WRITE_ID) - 32,
     .parallel = 16,
     .has_put_if_absent = true,
     .has_put_if_match = true,
@@ -45,9 +45,12 @@ static void complete(struct s3_op *op, GError *error)
 {
     struct store_call *call = op->call;
 
+    if (!error && (call->verb == STORE_COMMIT || call->verb == STORE_ABORT))
+        s3_uploads_remove(op->s3->uploads, call->upload_id);
     s3_request_clear(op);
     g_clear_error(&op->first_error);
     g_clear_pointer(&op->odd_keys, g_ptr_array_unref);
+    g_free(op->write_id);
     g_free(op);
     store_complete(call, error);
 }
@@ -122,9 +125,21 @@ static void after_main(struct s3_op *op)
 
 static void after_landed(struct s3_op *op)
 {
-    bool is_ours = !op->http.error && s3_answer_is_ours(op);
+    GError *error = NULL;
 
-    complete(op, is_ours ? NULL : g_steal_pointer(&op->first_error));
+    switch (s3_answer_landed(op)) {
+    case S3_OURS:
+        complete(op, NULL);
+        return;
+    case S3_NOT_OURS:
+        complete(op, g_steal_pointer(&op->first_error));
+        return;
+    case S3_UNKNOWN:
+        error_set(&error, EIO, "%s; an earlier try may have been carried out, and it is not known",
+                  op->first_error->message);
+        complete(op, error);
+        return;
+    }
 }
 
 static void after_find(struct s3_op *op)
@@ -240,6 +255,7 @@ static void s3_free(struct store *store)
     struct s3_store *s3 = (struct s3_store *)store;
 
     http_engine_free(s3->engine);
+    s3_uploads_free(s3->uploads);
     credentials_clear(&s3->credentials);
     uri_endpoint_clear(&s3->endpoint);
     g_free(s3->bucket);
@@ -287,6 +303,7 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
     }
     s3->store.caps.wants_sha256 = !s3->endpoint.is_https;
     s3->engine = http_engine_new(&http);
+    s3->uploads = s3_uploads_new();
     store_init(&s3->store, &s3_driver, url);
     return s3;
 }

@@ -174,7 +174,8 @@ static void take_metadata(const struct http_request *http, struct store_object *
     object->metadata = metadata_new();
     g_hash_table_iter_init(&iter, http->headers);
     while (g_hash_table_iter_next(&iter, &name, &value))
-        if (g_str_has_prefix(name, METADATA_PREFIX))
+        if (g_str_has_prefix(name, METADATA_PREFIX) &&
+            !g_str_equal(name, METADATA_PREFIX S3_WRITE_ID))
             g_hash_table_replace(object->metadata, g_strdup((char *)name + strlen(METADATA_PREFIX)),
                                  g_strdup(value));
 }
@@ -251,6 +252,16 @@ static bool take_commit(struct s3_op *op, GError **error)
     return true;
 }
 
+static bool take_begin(struct s3_op *op, GError **error)
+{
+    char **id = &op->call->upload_id;
+
+    if (!take_text(op, "InitiateMultipartUploadResult", "UploadId", id, error))
+        return false;
+    s3_uploads_add(op->s3->uploads, *id, op->write_id);
+    return true;
+}
+
 /* What a second try, a key at a time, may mend. */
 static bool is_passing(const char *code)
 {
@@ -303,7 +314,7 @@ static bool take(struct s3_op *op, GError **error)
     case STORE_COMMIT:
         return take_commit(op, error);
     case STORE_BEGIN:
-        return take_text(op, "InitiateMultipartUploadResult", "UploadId", &call->upload_id, error);
+        return take_begin(op, error);
     case STORE_LIST:
         return s3_xml_list(body->str, body->len, call, error);
     case STORE_UPLOADS:
@@ -349,28 +360,19 @@ bool s3_answer_take(struct s3_op *op, char **code, GError **error)
 
 /* --- is it ours? --- */
 
-static char *body_md5(const struct store_call *call)
+enum s3_landed s3_answer_landed(struct s3_op *op)
 {
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_MD5);
+    const struct http_request *http = &op->http;
+    const char *etag = http_header(http, "etag");
+    const char *write_id = http_header(http, METADATA_PREFIX S3_WRITE_ID);
 
-    for (unsigned i = 0; i < call->iov_count; i++) {
-        const uint8_t *data = call->iov[i].iov_base;
-
-        g_checksum_update(checksum, data, (gssize)call->iov[i].iov_len);
-    }
-    return g_strdup(g_checksum_get_string(checksum));
-}
-
-bool s3_answer_is_ours(struct s3_op *op)
-{
-    struct store_call *call = op->call;
-    const char *header = is_success(&op->http) ? http_header(&op->http, "etag") : NULL;
-    g_autofree char *etag = header ? s3_unquote(header) : NULL;
-    g_autofree char *ours = call->verb == STORE_PUT ? body_md5(call) : upload_etag(call->parts);
-
-    if (!etag || !ours || !g_str_equal(etag, ours))
-        return false;
-    g_free(call->object.etag);
-    call->object.etag = g_steal_pointer(&etag);
-    return true;
+    if (!http->error && http->status == 404)
+        return S3_NOT_OURS;
+    if (http->error || !is_success(http) || !etag)
+        return S3_UNKNOWN;
+    if (!op->write_id || g_strcmp0(write_id, op->write_id) != 0)
+        return S3_NOT_OURS;
+    g_free(op->call->object.etag);
+    op->call->object.etag = s3_unquote(etag);
+    return S3_OURS;
 }

@@ -47,6 +47,9 @@ static bool check_metadata(const struct store_call *call, GError **error)
     while (g_hash_table_iter_next(&iter, &name, &value)) {
         if (!is_header_name(name))
             return error_set(error, EINVAL, "%s: no metadata can have such a name", call->key);
+        if (g_str_equal(name, S3_WRITE_ID))
+            return error_set(error, EINVAL, "%s: metadata " S3_WRITE_ID " is the store's own",
+                             call->key);
         for (const char *c = value; *c; c++)
             if (!g_ascii_isprint(*c))
                 return error_set(error, EINVAL, "%s: metadata %s is not printable ASCII", call->key,

@@ -6,7 +6,8 @@
  *   CHECK_SOURCE  before a copy with if_match: not every store compares the source's ETag itself.
  *   MAIN          the request itself.
  *   CHECK_LANDED  a try failed half-way, and the next one says that the condition does not hold or
- *                 the upload is gone: is what is there now ours, from the first try?
+ *                 the upload is gone: is what is there now ours, from the first try? It is when it
+ *                 has our write id; equal bytes or ETags say nothing.
  *   FIND_ETAG     the answer to a commit did not name the new ETag, and it cannot be computed.
  *   DELETE_ODD    keys that no XML document can hold, and those that failed for a passing reason,
  *                 deleted one by one behind the others.
@@ -15,14 +16,20 @@
 
 #include "storage/credentials.h"
 #include "storage/http.h"
+#include "storage/s3_uploads.h"
 #include "storage/store_driver.h"
 #include "storage/uri.h"
+
+/* Metadata of our own: which conditional write, or which upload, made the object. Only CHECK_LANDED
+ * looks at it; callers neither see it nor set it. */
+#define S3_WRITE_ID "dstack-write"
 
 struct s3_store {
     struct store store;
     struct http_engine *engine;
     struct credentials credentials;
     struct uri_endpoint endpoint; /* the host is what requests go to */
+    struct s3_uploads *uploads;
     char *bucket;
     bool virtual_host;
     unsigned deadline_ms, stall_ms;
@@ -37,6 +44,7 @@ struct s3_op {
     enum s3_stage stage;
     char *path, *query; /* encoded */
     char *payload;      /* what is signed for the body */
+    char *write_id;     /* of a conditional PUT, a BEGIN or a COMMIT; of all tries and stages */
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;
@@ -61,8 +69,9 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
 /* Puts the answer of stage MAIN into OP->call. *CODE (may stay NULL) is S3's code of a failure. */
 bool s3_answer_take(struct s3_op *op, char **code, GError **error);
 
-/* Whether the HEAD answer of CHECK_LANDED shows what the call sent; then it is taken. */
-bool s3_answer_is_ours(struct s3_op *op);
+/* What the HEAD answer of CHECK_LANDED says. Ours: the call's answer is taken from it. */
+enum s3_landed { S3_OURS, S3_NOT_OURS, S3_UNKNOWN };
+enum s3_landed s3_answer_landed(struct s3_op *op);
 
 /* The failure an answer stands for: "put KEY: HTTP 503 SlowDown: … after 5 tries in 31.0 s". */
 void s3_answer_error(struct s3_op *op, const char *code, const char *message, GError **error);

@@ -3,8 +3,10 @@
 #include "storage/s3_sign.h"
 #include "storage/s3_xml.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define XML_CAP             (64 * 1024 * 1024)
 #define DEADLINE_MS         60000
@@ -13,6 +15,7 @@
 #define STALL_MS            10000
 #define SMALL_DEADLINE_MS   10000 /* below, the caller wants to know soon whether anyone is there */
 #define REFUSED_MS          2000
+#define WRITE_ID_BYTES      16
 
 /* --- building blocks --- */
 
@@ -34,6 +37,26 @@ static void add_metadata(struct s3_op *op)
 
         add_header(op, full, value);
     }
+}
+
+/* Straight from the kernel: processes that were forked share no sequence of numbers. */
+static char *make_write_id(void)
+{
+    uint8_t bytes[WRITE_ID_BYTES];
+    ssize_t count;
+
+    do
+        count = getrandom(bytes, sizeof(bytes), 0);
+    while (count < 0 && errno == EINTR);
+    g_assert(count == sizeof(bytes)); /* so few bytes are never cut short */
+    return s3_hex(bytes, sizeof(bytes));
+}
+
+static void add_write_id(struct s3_op *op)
+{
+    if (!op->write_id)
+        op->write_id = make_write_id();
+    add_header(op, "x-amz-meta-" S3_WRITE_ID, op->write_id);
 }
 
 static void add_quoted(struct s3_op *op, const char *name, const char *etag)
@@ -115,6 +138,8 @@ static void make_put(struct s3_op *op, GPtrArray *query)
 {
     op->http.method = "PUT";
     add_metadata(op);
+    if (op->call->if_absent || op->call->if_match)
+        add_write_id(op);
     if (op->call->if_absent)
         add_header(op, "if-none-match", "*");
     /* Without quotes: some stores compare the header with the bare ETag. */
@@ -183,6 +208,7 @@ static void make_begin(struct s3_op *op, GPtrArray *query)
     op->http.has_body = true;
     uri_query_add(query, "uploads", "");
     add_metadata(op);
+    add_write_id(op);
 }
 
 static void make_part(struct s3_op *op, GPtrArray *query)
@@ -212,6 +238,8 @@ static void make_copy_part(struct s3_op *op, GPtrArray *query)
 static void make_commit(struct s3_op *op, GPtrArray *query)
 {
     op->http.method = "POST";
+    if (!op->write_id)
+        op->write_id = s3_uploads_write_id(op->s3->uploads, op->call->upload_id);
     uri_query_add(query, "uploadId", op->call->upload_id);
     send_xml(op, s3_xml_make_commit(op->call->parts));
 }

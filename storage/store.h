@@ -46,9 +46,14 @@ struct store_caps {
     unsigned max_list_entries;   /* entries in one page */
     unsigned max_metadata_bytes; /* names and values, summed */
     unsigned parallel;           /* calls in flight that still add throughput */
-    bool has_put_if_absent;      /* if_absent on STORE_PUT is atomic */
-    bool has_put_if_match;       /* if_match on STORE_PUT is atomic */
-    bool has_commit_if_match;    /* the same two on STORE_COMMIT */
+    /* A conditional call that is sent again because an answer was lost is recognised as carried out
+     * by a random id that each conditional PUT and each upload carries in the object's metadata
+     * (dstack-write; callers neither see nor set it). So EEXIST and ESTALE mean: what is there now
+     * was written by somebody else. Other errors of a conditional call leave open whether it was
+     * carried out. */
+    bool has_put_if_absent;   /* if_absent on STORE_PUT is atomic */
+    bool has_put_if_match;    /* if_match on STORE_PUT is atomic */
+    bool has_commit_if_match; /* the same two on STORE_COMMIT */
     bool has_copy_part;
     bool has_prefix_and_key; /* "a" and "a/b" can both be objects */
     bool wants_sha256;       /* bodies are signed with their SHA-256: give it when you have it */

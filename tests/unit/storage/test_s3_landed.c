@@ -1,0 +1,228 @@
+/* A conditional write whose answer is lost, and which is sent again: whose is what is there? */
+#include "config/error.h"
+#include "storage/store.h"
+#include "tests/support/script_server.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <string.h>
+
+#define WRITE_ID "x-amz-meta-dstack-write"
+
+/* A store of one object that keeps what is put, and can lose its answers. */
+struct one_object {
+    pthread_mutex_t lock;
+    char *write_id; /* of what is there; NULL: it has none */
+    bool exists;
+    bool is_somebody_elses; /* the first try does not land: another writer's same bytes do */
+    unsigned puts;
+    unsigned head_status; /* of the look; 0: as it is */
+    char *begun_id;
+};
+
+static struct one_object object;
+static struct script_server *server;
+static struct store *store;
+
+static void land(struct script_exchange *exchange)
+{
+    g_clear_pointer(&object.write_id, g_free);
+    object.write_id = object.is_somebody_elses ? g_strdup("00112233445566778899aabbccddeeff")
+                                               : script_header(exchange, WRITE_ID);
+    object.exists = true;
+}
+
+static void answer_head(struct script_exchange *exchange)
+{
+    g_autofree char *headers = NULL;
+
+    if (object.head_status) {
+        script_answer(exchange, object.head_status, NULL, "");
+        return;
+    }
+    headers =
+        g_strdup_printf("ETag: \"not-an-md5\"\r\nx-amz-meta-mode: 33188\r\n%s%s%s",
+                        object.write_id ? WRITE_ID ": " : "",
+                        object.write_id ? object.write_id : "", object.write_id ? "\r\n" : "");
+    script_answer(exchange, object.exists ? 200 : 404, headers, "");
+}
+
+/* The first PUT is carried out and its answer lost; later ones meet the condition. */
+static void answer_put(struct script_exchange *exchange)
+{
+    if (object.puts++ == 0) {
+        script_read_body(exchange, UINT64_MAX);
+        land(exchange);
+        script_reset(exchange);
+        return;
+    }
+    script_answer(exchange, 412, NULL,
+                  "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>");
+}
+
+static void answer_upload(struct script_exchange *exchange)
+{
+    if (g_str_has_suffix(exchange->target, "?uploads=")) {
+        object.begun_id = script_header(exchange, WRITE_ID);
+        script_answer(exchange, 200, NULL,
+                      "<InitiateMultipartUploadResult><UploadId>u1</UploadId>"
+                      "</InitiateMultipartUploadResult>");
+    } else if (g_str_equal(exchange->method, "PUT")) {
+        script_answer(exchange, 200, "ETag: \"part\"\r\n", "");
+    } else if (object.puts++ == 0) {
+        script_read_body(exchange, UINT64_MAX);
+        g_free(object.write_id);
+        object.write_id = g_strdup(object.is_somebody_elses ? "other" : object.begun_id);
+        object.exists = true;
+        script_reset(exchange);
+    } else {
+        script_answer(exchange, 404, NULL, "<Error><Code>NoSuchUpload</Code></Error>");
+    }
+}
+
+static void answer(struct script_exchange *exchange, void *user)
+{
+    pthread_mutex_lock(&object.lock);
+    if (g_str_equal(exchange->method, "HEAD"))
+        answer_head(exchange);
+    else if (strchr(exchange->target, '?'))
+        answer_upload(exchange);
+    else
+        answer_put(exchange);
+    pthread_mutex_unlock(&object.lock);
+}
+
+static void setup(void)
+{
+    struct store_options options = {.deadline_ms = 5000};
+    g_autofree char *endpoint = NULL;
+    g_autoptr(GError) error = NULL;
+
+    g_setenv("AWS_ACCESS_KEY_ID", "id", TRUE);
+    g_setenv("AWS_SECRET_ACCESS_KEY", "secret", TRUE);
+    g_unsetenv("http_proxy");
+    pthread_mutex_init(&object.lock, NULL);
+    server = script_server_start(NULL, answer, NULL);
+    endpoint = g_strdup_printf("http://127.0.0.1:%u", script_server_port(server));
+    options.endpoint = endpoint;
+    store = store_open("s3://tests", &options, &error);
+    cr_assert_not_null(store, "%s", error ? error->message : "");
+}
+
+static void teardown(void)
+{
+    store_unref(store);
+    script_server_stop(server);
+    g_clear_pointer(&object.write_id, g_free);
+    g_clear_pointer(&object.begun_id, g_free);
+}
+
+TestSuite(s3_landed, .init = setup, .fini = teardown);
+
+Test(s3_landed, ours_is_a_success_whatever_the_etag_is)
+{
+    g_autofree char *etag = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(store_write(store, "lease", "bytes", 5, "", &etag, &error), "%s",
+              error ? error->message : "");
+    cr_assert_str_eq(etag, "not-an-md5");
+    cr_assert_eq(script_server_requests(server), 3);
+}
+
+Test(s3_landed, ours_over_an_etag)
+{
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(store_write(store, "lease", "bytes", 5, "old", NULL, &error), "%s",
+              error ? error->message : "");
+}
+
+Test(s3_landed, somebody_elses_same_bytes_are_not_ours)
+{
+    g_autoptr(GError) error = NULL;
+
+    object.is_somebody_elses = true;
+    cr_assert_not(store_write(store, "lease", "bytes", 5, "", NULL, &error));
+    cr_assert(error_is(error, EEXIST), "%s", error->message);
+}
+
+Test(s3_landed, somebody_elses_over_an_etag)
+{
+    g_autoptr(GError) error = NULL;
+
+    object.is_somebody_elses = true;
+    cr_assert_not(store_write(store, "lease", "bytes", 5, "old", NULL, &error));
+    cr_assert(error_is(error, ESTALE), "%s", error->message);
+}
+
+Test(s3_landed, not_knowing_is_not_losing)
+{
+    g_autoptr(GError) error = NULL;
+
+    object.head_status = 403;
+    cr_assert_not(store_write(store, "lease", "bytes", 5, "", NULL, &error));
+    cr_assert(error_is(error, EIO), "%s", error->message);
+    cr_assert(strstr(error->message, "lease") && strstr(error->message, "may have been"), "%s",
+              error->message);
+}
+
+Test(s3_landed, each_write_has_an_id_of_its_own)
+{
+    g_autofree char *first = NULL, *again = NULL, *second = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(store_write(store, "lease", "bytes", 5, "", NULL, &error));
+    cr_assert_not(store_write(store, "lease", "bytes", 5, "", NULL, NULL));
+    first = script_server_header(server, 1, WRITE_ID);
+    again = script_server_header(server, 2, WRITE_ID);
+    second = script_server_header(server, 4, WRITE_ID);
+    cr_assert(first && again && second && strlen(first) == 32);
+    cr_assert_str_eq(first, again);
+    cr_assert_str_neq(first, second);
+}
+
+Test(s3_landed, callers_do_not_see_the_id_and_cannot_set_it)
+{
+    struct store_object seen = {0};
+    g_autoptr(StoreCall) put = store_call_put("k", "1", 1);
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(store_write(store, "k", "1", 1, "", NULL, NULL));
+    cr_assert(store_head(store, "k", &seen, NULL));
+    cr_assert_eq(g_hash_table_size(seen.metadata), 1);
+    cr_assert(g_hash_table_contains(seen.metadata, "mode"));
+    store_object_clear(&seen);
+    store_call_set_metadata(put, "dstack-write", "mine");
+    cr_assert_not(store_run(store, put, &error));
+    cr_assert(error_is(error, EINVAL), "%s", error->message);
+}
+
+static bool commit(GError **error)
+{
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, "large");
+    g_autoptr(StoreCall) part = NULL, end = NULL;
+
+    cr_assert(store_run(store, begin, error));
+    part = store_call_part("large", begin->upload_id, 1, "x", 1);
+    cr_assert(store_run(store, part, error));
+    end = store_call_commit("large", begin->upload_id);
+    store_call_add_part(end, 1, part->part_etag);
+    return store_run(store, end, error);
+}
+
+Test(s3_landed, a_commit_of_ours)
+{
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(commit(&error), "%s", error ? error->message : "");
+}
+
+Test(s3_landed, a_commit_that_was_overtaken)
+{
+    g_autoptr(GError) error = NULL;
+
+    object.is_somebody_elses = true;
+    cr_assert_not(commit(&error));
+    cr_assert(error_is(error, ENOENT), "%s", error->message);
+}
