@@ -35,7 +35,6 @@ bool http_retry_curl(int curl_code)
 {
     switch (curl_code) {
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_NOT_BUILT_IN:
     case CURLE_OUT_OF_MEMORY:
     case CURLE_ABORTED_BY_CALLBACK:

@@ -1,7 +1,6 @@
 /* A conditional write whose answer is lost, and which is sent again: whose is what is there? */
 #include "config/error.h"
-#include "storage/store.h"
-#include "tests/support/script_server.h"
+#include "tests/support/script_store.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -95,18 +94,10 @@ static void answer(struct script_exchange *exchange, void *user)
 static void setup(void)
 {
     struct store_options options = {.deadline_ms = 5000};
-    g_autofree char *endpoint = NULL;
-    g_autoptr(GError) error = NULL;
 
-    g_setenv("AWS_ACCESS_KEY_ID", "id", TRUE);
-    g_setenv("AWS_SECRET_ACCESS_KEY", "secret", TRUE);
-    g_unsetenv("http_proxy");
     pthread_mutex_init(&object.lock, NULL);
     server = script_server_start(NULL, answer, NULL);
-    endpoint = g_strdup_printf("http://127.0.0.1:%u", script_server_port(server));
-    options.endpoint = endpoint;
-    store = store_open("s3://tests", &options, &error);
-    cr_assert_not_null(store, "%s", error ? error->message : "");
+    store = script_store_open(server, &options);
 }
 
 static void teardown(void)
