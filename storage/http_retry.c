@@ -19,8 +19,15 @@ bool http_retry_status(unsigned status)
 
 bool http_retry_s3_code(const char *code)
 {
-    static const char *const retried[] = {"SlowDown", "RequestTimeout", "InternalError",
-                                          "ServiceUnavailable", NULL};
+    static const char *const retried[] = {
+        "SlowDown",
+        "RequestTimeout",
+        "InternalError",
+        "ServiceUnavailable",
+        "ConditionalRequestConflict", /* another writer is at it, and may yet fail */
+        "BadDigest",
+        "XAmzContentSHA256Mismatch", /* the bytes changed on their way */
+        NULL};
 
     return code && g_strv_contains(retried, code);
 }

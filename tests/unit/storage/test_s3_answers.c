@@ -1,0 +1,193 @@
+/* What the driver makes of answers that say one thing in their status and another in their body,
+ * and how it addresses a bucket. */
+#include "config/error.h"
+#include "tests/support/script_store.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static struct script_server *server;
+static struct store *store;
+
+static void start(script_answerer *answer, const struct store_options *options)
+{
+    server = script_server_start(NULL, answer, NULL);
+    store = script_store_open(server, options);
+}
+
+static void teardown(void)
+{
+    store_unref(store);
+    script_server_stop(server);
+}
+
+TestSuite(s3_answers, .fini = teardown, .timeout = 20);
+
+static const char *text_of(const GError *error)
+{
+    return error ? error->message : "no error";
+}
+
+/* --- failures in a 200 --- */
+
+static const char *first_body;
+
+static void body_then_success(struct script_exchange *exchange, void *user)
+{
+    bool is_commit = g_str_equal(exchange->method, "POST");
+
+    if (exchange->number == 1)
+        script_answer(exchange, 200, NULL, first_body);
+    else
+        script_answer(exchange, 200, NULL,
+                      is_commit ? "<CompleteMultipartUploadResult><ETag>\"e\"</ETag>"
+                                  "</CompleteMultipartUploadResult>"
+                                : "<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>");
+}
+
+static struct store_call *make_copy(void)
+{
+    struct store_call *call = store_call_new(STORE_COPY, "to");
+
+    call->source_key = g_strdup("from");
+    return call;
+}
+
+static struct store_call *make_commit(void)
+{
+    struct store_call *call = store_call_commit("to", "upload");
+
+    store_call_add_part(call, 1, "part");
+    return call;
+}
+
+static struct store_call *(*const makers[])(void) = {make_copy, make_commit};
+
+Test(s3_answers, a_passing_error_in_a_200_is_tried_again)
+{
+    first_body = "<?xml version=\"1.0\"?>\n\n<Error><Code>InternalError</Code></Error>";
+    for (unsigned i = 0; i < G_N_ELEMENTS(makers); i++) {
+        g_autoptr(StoreCall) call = makers[i]();
+        g_autoptr(GError) error = NULL;
+
+        start(body_then_success, NULL);
+        cr_assert(store_run(store, call, &error), "%s", text_of(error));
+        cr_assert_str_eq(call->object.etag, "e");
+        cr_assert_eq(script_server_requests(server), 2);
+        teardown();
+    }
+    store = NULL;
+    server = NULL;
+}
+
+Test(s3_answers, any_other_error_in_a_200_fails)
+{
+    first_body = "<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>";
+    for (unsigned i = 0; i < G_N_ELEMENTS(makers); i++) {
+        g_autoptr(StoreCall) call = makers[i]();
+        g_autoptr(GError) error = NULL;
+
+        start(body_then_success, NULL);
+        error = script_store_failure(store, call);
+        cr_assert(error_is(error, EACCES) && strstr(error->message, "not yours"), "%s",
+                  text_of(error));
+        cr_assert_eq(script_server_requests(server), 1);
+        teardown();
+    }
+    store = NULL;
+    server = NULL;
+}
+
+Test(s3_answers, a_200_that_says_nothing_is_no_success)
+{
+    static const char *const bodies[] = {"", "<CopyObjectResult/>", "<Other/>", "junk"};
+
+    for (unsigned b = 0; b < G_N_ELEMENTS(bodies); b++)
+        for (unsigned i = 0; i < G_N_ELEMENTS(makers); i++) {
+            g_autoptr(StoreCall) call = makers[i]();
+            g_autoptr(GError) error = NULL;
+
+            first_body = bodies[b];
+            start(body_then_success, NULL);
+            error = script_store_failure(store, call);
+            cr_assert(error_is(error, EIO), "%s", text_of(error));
+            teardown();
+        }
+    store = NULL;
+    server = NULL;
+}
+
+static void conflict_once(struct script_exchange *exchange, void *user)
+{
+    if (exchange->number == 1)
+        script_answer(exchange, 409, NULL,
+                      "<Error><Code>ConditionalRequestConflict</Code></Error>");
+    else
+        script_answer(exchange, 200, "ETag: \"e\"\r\n", "");
+}
+
+/* Another writer is at it, and may yet fail: nothing has been decided. */
+Test(s3_answers, a_conflict_is_not_a_lost_condition)
+{
+    g_autoptr(GError) error = NULL;
+
+    start(conflict_once, NULL);
+    cr_assert(store_write(store, "k", "x", 1, "", NULL, &error), "%s", text_of(error));
+}
+
+static void broken_once(struct script_exchange *exchange, void *user)
+{
+    if (exchange->number == 1)
+        script_answer(exchange, 400, NULL, "<Error><Code>BadDigest</Code></Error>");
+    else
+        script_answer(exchange, 200, "ETag: \"e\"\r\n", "");
+}
+
+Test(s3_answers, bytes_broken_on_the_way_are_sent_again)
+{
+    g_autoptr(GError) error = NULL;
+
+    start(broken_once, NULL);
+    cr_assert(store_write(store, "k", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+}
+
+/* --- addresses --- */
+
+static void answer_ok(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 200, "ETag: \"e\"\r\n", "");
+}
+
+/* The server is the proxy, so that no name has to be resolved: its request line has the host too.
+ */
+static void expect_address(const char *endpoint, bool virtual_host, const char *line,
+                           const char *host)
+{
+    struct store_options options = {.endpoint = endpoint, .virtual_host = virtual_host};
+    g_autofree char *proxy = NULL, *seen_line = NULL, *seen_host = NULL;
+    g_autoptr(GError) error = NULL;
+
+    start(answer_ok, &options);
+    proxy = g_strdup_printf("http://127.0.0.1:%u", script_server_port(server));
+    g_setenv("http_proxy", proxy, TRUE);
+    cr_assert(store_write(store, "a b/=+", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+    seen_line = script_server_line(server, 1);
+    seen_host = script_server_header(server, 1, "host");
+    cr_assert_str_eq(seen_line, line);
+    cr_assert_str_eq(seen_host, host);
+    g_unsetenv("http_proxy");
+    teardown();
+    store = NULL;
+    server = NULL;
+}
+
+Test(s3_answers, buckets_in_the_path_and_in_the_host)
+{
+    expect_address("http://s3.example.com", false,
+                   "PUT http://s3.example.com/tests/a%20b/%3D%2B HTTP/1.1", "s3.example.com");
+    expect_address("http://s3.example.com", true,
+                   "PUT http://tests.s3.example.com/a%20b/%3D%2B HTTP/1.1", "tests.s3.example.com");
+    expect_address("http://s3.example.com:8080", true,
+                   "PUT http://tests.s3.example.com:8080/a%20b/%3D%2B HTTP/1.1",
+                   "tests.s3.example.com:8080");
+}
