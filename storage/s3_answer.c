@@ -14,6 +14,8 @@
 #define METADATA_PREFIX "x-amz-meta-"
 #define MD5_BYTES       16
 #define MESSAGE_MAX     300
+#define CLOCK_SLACK_S   300 /* stores refuse 900 */
+#define YEAR_10000_S    INT64_C(253402300800)
 
 static bool is_success(const struct http_request *http)
 {
@@ -147,20 +149,38 @@ static enum http_verdict judge_get(const struct s3_op *op, char **why)
     return HTTP_RETRY;
 }
 
+/* Whether the store refused our signature's time (CODE may be NULL: a HEAD does not say); then its
+ * own time is taken over. */
+static bool set_clock(struct s3_op *op, const char *code)
+{
+    const char *date = http_header(&op->http, "date");
+    time_t theirs = date ? http_date(date) : -1;
+    int64_t ahead_s = (int64_t)theirs - s3_now_s(op->s3);
+
+    if (op->http.status != 403 || theirs < 0 || theirs >= YEAR_10000_S || op->has_set_clock)
+        return false;
+    if (code ? !g_str_equal(code, "RequestTimeTooSkewed")
+             : ahead_s < CLOCK_SLACK_S && ahead_s > -CLOCK_SLACK_S)
+        return false;
+    op->has_set_clock = true;
+    __atomic_store_n(&op->s3->clock_offset_s, theirs - g_get_real_time() / G_USEC_PER_SEC,
+                     __ATOMIC_RELAXED);
+    return true;
+}
+
 enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why)
 {
     struct s3_op *op = (struct s3_op *)http;
-    struct s3_error found;
+    struct s3_error found = {0};
 
     if (is_success(http) && http->receive_iov)
         return judge_get(op, why);
     /* Long work is begun with status 200, and its failure is told in the body. */
-    if (verdict == HTTP_ACCEPT && http->body && http->body->len &&
-        s3_xml_error(http->body->str, http->body->len, &found)) {
-        if (http_retry_s3_code(found.code))
-            verdict = HTTP_RETRY;
-        s3_error_clear(&found);
-    }
+    if (verdict == HTTP_ACCEPT && http->body->len)
+        s3_xml_error(http->body->str, http->body->len, &found);
+    if (http_retry_s3_code(found.code) || set_clock(op, found.code))
+        verdict = HTTP_RETRY;
+    s3_error_clear(&found);
     return verdict;
 }
 

@@ -33,6 +33,7 @@ struct s3_store {
     char *bucket;
     bool virtual_host;
     unsigned deadline_ms, stall_ms;
+    int64_t clock_offset_s; /* atomic: what the server's clock is ahead of ours, as far as known */
 };
 
 enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_FIND_ETAG, S3_DELETE_ODD };
@@ -50,6 +51,7 @@ struct s3_op {
     struct iovec xml_iov;
     GPtrArray *odd_keys; /* char *; of DELETE_ODD, the last one is next */
     GError *first_error; /* what CHECK_LANDED is to clear up */
+    bool has_set_clock;  /* the clock's offset was taken over; once a call */
     int64_t deadline_us; /* of the call, all stages */
 };
 
@@ -62,6 +64,9 @@ bool s3_wants_key(enum store_verb verb);
 /* Makes OP->http and what it needs for OP->stage. */
 void s3_request_make(struct s3_op *op);
 void s3_request_clear(struct s3_op *op);
+
+/* Seconds since 1970, by the server's clock. */
+int64_t s3_now_s(const struct s3_store *s3);
 
 /* http_request's judge: answers that say the opposite of their status, and short ones. */
 enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why);

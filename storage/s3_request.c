@@ -334,6 +334,12 @@ static void set_limits(struct s3_op *op)
     op->http.collect_cap = XML_CAP;
 }
 
+int64_t s3_now_s(const struct s3_store *s3)
+{
+    return g_get_real_time() / G_USEC_PER_SEC +
+           __atomic_load_n(&s3->clock_offset_s, __ATOMIC_RELAXED);
+}
+
 static void sign_try(struct http_request *http, GPtrArray *headers)
 {
     struct s3_op *op = (struct s3_op *)http;
@@ -342,7 +348,7 @@ static void sign_try(struct http_request *http, GPtrArray *headers)
                                  .path = op->path,
                                  .query = op->query,
                                  .payload = op->payload,
-                                 .now_s = g_get_real_time() / G_USEC_PER_SEC};
+                                 .now_s = s3_now_s(op->s3)};
 
     g_ptr_array_add(headers, g_strconcat("host:", op->s3->endpoint.host, NULL));
     for (guint i = 0; i < op->headers->len; i++)

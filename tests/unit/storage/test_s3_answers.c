@@ -1,10 +1,11 @@
 /* What the driver makes of answers that say one thing in their status and another in their body,
- * and how it addresses a bucket. */
+ * of clocks that are off, and how it addresses a bucket. */
 #include "config/error.h"
 #include "tests/support/script_store.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
+#include <time.h>
 
 static struct script_server *server;
 static struct store *store;
@@ -149,6 +150,95 @@ Test(s3_answers, bytes_broken_on_the_way_are_sent_again)
 
     start(broken_once, NULL);
     cr_assert(store_write(store, "k", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+}
+
+/* --- a clock that is off --- */
+
+static int64_t off_s; /* the server's clock against ours */
+
+static time_t signed_time(const struct script_exchange *exchange)
+{
+    g_autofree char *text = script_header(exchange, "x-amz-date");
+    struct tm utc = {0};
+
+    return text && strptime(text, "%Y%m%dT%H%M%SZ", &utc) ? timegm(&utc) : 0;
+}
+
+static void strict_clock(struct script_exchange *exchange, void *user)
+{
+    time_t now = time(NULL) + off_s;
+    char date[64], header[100];
+    struct tm utc;
+
+    gmtime_r(&now, &utc);
+    strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &utc);
+    g_snprintf(header, sizeof(header), "ETag: \"e\"\r\nDate: %s\r\n", date);
+    if (llabs(signed_time(exchange) - now) > 900)
+        script_answer(exchange, 403, header, "<Error><Code>RequestTimeTooSkewed</Code></Error>");
+    else
+        script_answer(exchange, 200, header, "");
+}
+
+Test(s3_answers, the_servers_clock_is_taken_over)
+{
+    static const int64_t offsets[] = {-7200, 7200, 86400 * 400};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(offsets); i++) {
+        g_autoptr(GError) error = NULL;
+
+        off_s = offsets[i];
+        start(strict_clock, NULL);
+        cr_assert(store_write(store, "k", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+        cr_assert(store_write(store, "k", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+        cr_assert_eq(script_server_requests(server), 3);
+        teardown();
+    }
+    store = NULL;
+    server = NULL;
+}
+
+/* An answer to HEAD has no body to say what the 403 is about. */
+Test(s3_answers, the_servers_clock_is_taken_over_from_a_head)
+{
+    struct store_object object = {0};
+    g_autoptr(GError) error = NULL;
+
+    off_s = 7200;
+    start(strict_clock, NULL);
+    cr_assert(store_head(store, "k", &object, &error), "%s", text_of(error));
+    store_object_clear(&object);
+}
+
+static void never_in_time(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 403, "Date: Thu, 01 Jan 2015 00:00:00 GMT\r\n",
+                  "<Error><Code>RequestTimeTooSkewed</Code><Message>late</Message></Error>");
+}
+
+Test(s3_answers, the_clock_is_set_once_a_call)
+{
+    g_autoptr(GError) error = NULL;
+
+    start(never_in_time, NULL);
+    cr_assert_not(store_write(store, "k", "x", 1, NULL, NULL, &error));
+    cr_assert(error_is(error, EACCES) && strstr(error->message, "RequestTimeTooSkewed"), "%s",
+              text_of(error));
+    cr_assert_eq(script_server_requests(server), 2);
+}
+
+static void forbidden(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 403, "Date: Thu, 01 Jan 2015 00:00:00 GMT\r\n",
+                  "<Error><Code>AccessDenied</Code></Error>");
+}
+
+Test(s3_answers, another_refusal_does_not_set_the_clock)
+{
+    g_autoptr(GError) error = NULL;
+
+    start(forbidden, NULL);
+    cr_assert_not(store_write(store, "k", "x", 1, NULL, NULL, &error));
+    cr_assert_eq(script_server_requests(server), 1);
 }
 
 /* --- addresses --- */
