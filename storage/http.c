@@ -111,9 +111,7 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
 
     if (!http_retry_is_unreached(code))
         transfer->unreached = false;
-    why = g_strdup(transfer->overflow        ? transfer->overflow
-                   : transfer->curl_error[0] ? transfer->curl_error
-                                             : curl_easy_strerror(code));
+    why = http_transfer_why(transfer, code);
     detach(thread, transfer);
     if (!http_retry_curl(code)) {
         fail(transfer, code == CURLE_URL_MALFORMAT ? EINVAL : EIO, why);

@@ -1,5 +1,6 @@
 #include "storage/http_transfer.h"
 
+#include <openssl/x509_vfy.h>
 #include <string.h>
 
 #define CONNECT_MS   5000
@@ -232,4 +233,32 @@ bool http_transfer_setup(struct http_transfer *transfer, CURL *easy,
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     transfer->easy = easy;
     return curl_easy_setopt(easy, CURLOPT_URL, transfer->request->url) == CURLE_OK;
+}
+
+/* What to do about a certificate that curl has refused. */
+static const char *certificate_hint(CURL *easy)
+{
+    long result = X509_V_OK;
+
+    curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &result);
+    switch (result) {
+    case X509_V_OK:
+    case X509_V_ERR_UNSPECIFIED: /* what curl leaves there when the name is the only fault */
+        return "; the endpoint's name must be one that the certificate is for";
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return "; renew it, or set this machine's clock";
+    default:
+        return "; name its authority's certificate with --cacert FILE or AWS_CA_BUNDLE";
+    }
+}
+
+char *http_transfer_why(const struct http_transfer *transfer, CURLcode code)
+{
+    const char *why = transfer->overflow        ? transfer->overflow
+                      : transfer->curl_error[0] ? transfer->curl_error
+                                                : curl_easy_strerror(code);
+
+    return g_strconcat(
+        why, code == CURLE_PEER_FAILED_VERIFICATION ? certificate_hint(transfer->easy) : "", NULL);
 }

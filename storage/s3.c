@@ -288,7 +288,14 @@ static bool set_endpoint(struct s3_store *s3, const struct store_options *option
 static struct s3_store *open_bucket(char *bucket, const struct store_options *options,
                                     GError **error)
 {
-    const struct http_options http = {options->cacert, options->threads, options->connect_ms};
+    const char *bundle = g_getenv("AWS_CA_BUNDLE");
+    const struct http_options http = {
+        .cacert = options->cacert     ? options->cacert
+                  : bundle && *bundle ? bundle
+                                      : NULL,
+        .threads = options->threads,
+        .connect_ms = options->connect_ms,
+    };
     struct s3_store *s3 = g_new0(struct s3_store, 1);
     g_autofree char *url = g_strconcat("s3://", bucket, NULL);
 

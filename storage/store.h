@@ -197,7 +197,7 @@ struct store_options {
     const char *endpoint; /* S3: http[s]://host[:port]; NULL: AWS */
     const char *region;   /* NULL: from the environment or profile, else us-east-1 */
     const char *profile;  /* NULL: AWS_PROFILE or "default" */
-    const char *cacert;   /* a PEM file instead of the system's */
+    const char *cacert;   /* a PEM file instead of the system's; NULL: AWS_CA_BUNDLE names one */
     bool virtual_host;    /* bucket.host instead of host/bucket; AWS's default is set by itself */
     unsigned threads;     /* of the HTTP engine; 0: default */
     unsigned deadline_ms; /* of a call, 0: default (60 s; longer for large bodies) */
