@@ -110,7 +110,13 @@ static void after_main(struct s3_op *op)
         error = g_steal_pointer(&op->http.error);
         g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb),
                        op->call->key && *op->call->key ? op->call->key : op->s3->bucket);
-    } else if (!s3_answer_take(op, &code, &error) && may_be_ours(op, code)) {
+    } else if (!s3_answer_take(op, &code, &error) && op->is_checksum_refused) {
+        g_error_free(error);
+        op->is_checksum_refused = false;
+        __atomic_store_n(&op->s3->store.caps.has_checksum, false, __ATOMIC_RELAXED);
+        enter_stage(op, S3_MAIN); /* this time without one */
+        return;
+    } else if (error && may_be_ours(op, code)) {
         op->first_error = error;
         enter_stage(op, S3_CHECK_LANDED);
         return;
@@ -309,6 +315,7 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
         return NULL;
     }
     s3->store.caps.wants_sha256 = !s3->endpoint.is_https;
+    s3->store.caps.has_checksum = s3->endpoint.is_https; /* http bodies are signed with a hash */
     s3->engine = http_engine_new(&http);
     s3->uploads = s3_uploads_new();
     store_init(&s3->store, &s3_driver, url);

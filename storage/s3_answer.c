@@ -272,13 +272,40 @@ static bool take_commit(struct s3_op *op, GError **error)
     return true;
 }
 
+/* Only a store that names the algorithm in its answer keeps checksums of parts; some of the others
+ * refuse a commit that mentions them. */
 static bool take_begin(struct s3_op *op, GError **error)
 {
+    bool has_checksums = http_header(&op->http, "x-amz-checksum-algorithm") != NULL;
     char **id = &op->call->upload_id;
 
     if (!take_text(op, "InitiateMultipartUploadResult", "UploadId", id, error))
         return false;
-    s3_uploads_add(op->s3->uploads, *id, op->write_id);
+    s3_uploads_add(op->s3->uploads, *id, op->write_id, has_checksums && op->has_checksum);
+    return true;
+}
+
+static bool take_part(struct s3_op *op, GError **error)
+{
+    struct store_call *call = op->call;
+
+    if (!take_etag(op, &call->part_etag, error))
+        return false;
+    s3_uploads_set_checksum(op->s3->uploads, call->upload_id, call->part_number, op->checksum);
+    return true;
+}
+
+/* The store computes a copied part's checksum itself, when it knows of checksums at all. */
+static bool take_copied_part(struct s3_op *op, GError **error)
+{
+    struct store_call *call = op->call;
+    const GString *body = op->http.body;
+    g_autofree char *checksum =
+        s3_xml_text(body->str, body->len, "CopyPartResult", "ChecksumCRC32C", NULL);
+
+    if (!take_text(op, "CopyPartResult", "ETag", &call->part_etag, error))
+        return false;
+    s3_uploads_set_checksum(op->s3->uploads, call->upload_id, call->part_number, checksum);
     return true;
 }
 
@@ -326,11 +353,11 @@ static bool take(struct s3_op *op, GError **error)
     case STORE_PUT:
         return take_etag(op, &call->object.etag, error);
     case STORE_PART:
-        return take_etag(op, &call->part_etag, error);
+        return take_part(op, error);
     case STORE_COPY:
         return take_text(op, "CopyObjectResult", "ETag", &call->object.etag, error);
     case STORE_COPY_PART:
-        return take_text(op, "CopyPartResult", "ETag", &call->part_etag, error);
+        return take_copied_part(op, error);
     case STORE_COMMIT:
         return take_commit(op, error);
     case STORE_BEGIN:
@@ -357,6 +384,15 @@ static bool is_failure_a_success(const struct s3_op *op, const char *code)
            g_strcmp0(code, "NoSuchBucket") != 0;
 }
 
+/* Stores that do not know checksums ignore them, or say 501, or name the header in a 400. */
+static bool is_about_checksums(const struct s3_op *op, const struct s3_error *found)
+{
+    g_autofree char *message = g_ascii_strdown(found->message ? found->message : "", -1);
+
+    return op->has_checksum && (op->http.status == 501 ||
+                                (op->http.status == 400 && strstr(message, "x-amz-checksum-")));
+}
+
 bool s3_answer_take(struct s3_op *op, char **code, GError **error)
 {
     const GString *body = op->http.body;
@@ -370,6 +406,7 @@ bool s3_answer_take(struct s3_op *op, char **code, GError **error)
         ok = take(op, error);
     } else {
         ok = is_failure_a_success(op, found.code);
+        op->is_checksum_refused = is_about_checksums(op, &found);
         if (!ok)
             s3_answer_error(op, found.code, found.message, error);
         *code = g_steal_pointer(&found.code);

@@ -45,6 +45,9 @@ struct s3_op {
     enum s3_stage stage;
     char *path, *query; /* encoded */
     char *payload;      /* what is signed for the body */
+    char *checksum;     /* of the body of a PUT or PART, when it is sent */
+    bool has_checksum;  /* this request says something of checksums */
+    bool is_checksum_refused;
     char *write_id;     /* of a conditional PUT, a BEGIN or a COMMIT; of all tries and stages */
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */

@@ -1,5 +1,6 @@
 #include "storage/s3_op.h"
 
+#include "storage/s3_checksum.h"
 #include "storage/s3_sign.h"
 #include "storage/s3_xml.h"
 
@@ -92,6 +93,18 @@ static void send_xml(struct s3_op *op, GString *xml)
     op->payload = s3_sha256_hex(&op->xml_iov, 1);
 }
 
+static bool sends_checksums(const struct s3_op *op)
+{
+    return __atomic_load_n(&op->s3->store.caps.has_checksum, __ATOMIC_RELAXED);
+}
+
+static void add_checksum(struct s3_op *op)
+{
+    op->has_checksum = true;
+    op->checksum = s3_crc32c_base64(op->call->iov, op->call->iov_count);
+    add_header(op, "x-amz-checksum-crc32c", op->checksum);
+}
+
 /* The hash of a large body is computed here, on the caller's thread, and kept for all tries. */
 static void send_iov(struct s3_op *op)
 {
@@ -145,6 +158,8 @@ static void make_put(struct s3_op *op, GPtrArray *query)
     /* Without quotes: some stores compare the header with the bare ETag. */
     if (op->call->if_match)
         add_header(op, "if-match", op->call->if_match);
+    if (sends_checksums(op))
+        add_checksum(op);
     send_iov(op);
 }
 
@@ -209,6 +224,9 @@ static void make_begin(struct s3_op *op, GPtrArray *query)
     uri_query_add(query, "uploads", "");
     add_metadata(op);
     add_write_id(op);
+    op->has_checksum = sends_checksums(op);
+    if (op->has_checksum)
+        add_header(op, "x-amz-checksum-algorithm", "CRC32C");
 }
 
 static void make_part(struct s3_op *op, GPtrArray *query)
@@ -216,6 +234,8 @@ static void make_part(struct s3_op *op, GPtrArray *query)
     op->http.method = "PUT";
     add_number(query, "partNumber", op->call->part_number);
     uri_query_add(query, "uploadId", op->call->upload_id);
+    if (sends_checksums(op) && s3_uploads_has_checksums(op->s3->uploads, op->call->upload_id))
+        add_checksum(op);
     send_iov(op);
 }
 
@@ -237,11 +257,18 @@ static void make_copy_part(struct s3_op *op, GPtrArray *query)
 
 static void make_commit(struct s3_op *op, GPtrArray *query)
 {
+    g_autoptr(GPtrArray) checksums = g_ptr_array_new_with_free_func(g_free);
+    GArray *parts = op->call->parts;
+
     op->http.method = "POST";
     if (!op->write_id)
         op->write_id = s3_uploads_write_id(op->s3->uploads, op->call->upload_id);
     uri_query_add(query, "uploadId", op->call->upload_id);
-    send_xml(op, s3_xml_make_commit(op->call->parts));
+    for (guint i = 0; parts && i < parts->len; i++)
+        g_ptr_array_add(checksums,
+                        s3_uploads_checksum(op->s3->uploads, op->call->upload_id,
+                                            g_array_index(parts, struct store_part, i).number));
+    send_xml(op, s3_xml_make_commit(parts, checksums));
 }
 
 static void make_abort(struct s3_op *op, GPtrArray *query)
@@ -383,6 +410,8 @@ void s3_request_clear(struct s3_op *op)
     g_clear_pointer(&op->path, g_free);
     g_clear_pointer(&op->query, g_free);
     g_clear_pointer(&op->payload, g_free);
+    g_clear_pointer(&op->checksum, g_free);
+    op->has_checksum = false;
     g_clear_pointer(&op->headers, g_ptr_array_unref);
     if (op->xml)
         g_string_free(op->xml, TRUE);

@@ -33,9 +33,10 @@ bool s3_xml_deleted(const char *data, size_t size, GPtrArray *failed, char **cod
 char *s3_xml_text(const char *data, size_t size, const char *root, const char *name,
                   GError **error);
 
-/* Bodies of DeleteObjects and CompleteMultipartUpload. */
+/* Bodies of DeleteObjects and CompleteMultipartUpload. CHECKSUMS: char* (may be NULL), the CRC-32C
+ * of each part, in the order of PARTS. */
 GString *s3_xml_make_delete(GPtrArray *keys);
-GString *s3_xml_make_commit(GArray *parts);
+GString *s3_xml_make_commit(GArray *parts, GPtrArray *checksums);
 
 /* Whether KEY can stand in an XML document at all. */
 bool s3_xml_can_hold(const char *key);

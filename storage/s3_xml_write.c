@@ -36,7 +36,7 @@ GString *s3_xml_make_delete(GPtrArray *keys)
     return g_string_append(xml, "</Delete>");
 }
 
-GString *s3_xml_make_commit(GArray *parts)
+GString *s3_xml_make_commit(GArray *parts, GPtrArray *checksums)
 {
     GString *xml =
         g_string_new("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<CompleteMultipartUpload "
@@ -47,7 +47,13 @@ GString *s3_xml_make_commit(GArray *parts)
 
         g_string_append_printf(xml, "<Part><PartNumber>%u</PartNumber><ETag>&quot;", part->number);
         append_escaped(xml, part->etag);
-        g_string_append(xml, "&quot;</ETag></Part>");
+        g_string_append(xml, "&quot;</ETag>");
+        if (checksums->pdata[i]) {
+            g_string_append(xml, "<ChecksumCRC32C>");
+            append_escaped(xml, checksums->pdata[i]);
+            g_string_append(xml, "</ChecksumCRC32C>");
+        }
+        g_string_append(xml, "</Part>");
     }
     return g_string_append(xml, "</CompleteMultipartUpload>");
 }

@@ -56,6 +56,7 @@ struct store_caps {
     bool has_commit_if_match; /* the same two on STORE_COMMIT */
     bool has_copy_part;
     bool has_prefix_and_key; /* "a" and "a/b" can both be objects */
+    bool has_checksum;       /* bodies carry their CRC-32C; false once the store has refused it */
     bool wants_sha256;       /* bodies are signed with their SHA-256: give it when you have it */
 };
 

@@ -164,14 +164,17 @@ Test(s3_xml, delete_request_escapes_keys)
 Test(s3_xml, commit_request)
 {
     g_autoptr(StoreCall) call = store_call_commit("k", "id");
+    g_autoptr(GPtrArray) checksums = g_ptr_array_new();
     g_autoptr(GString) xml = NULL;
 
     store_call_add_part(call, 1, "e1");
     store_call_add_part(call, 7, "e7");
-    xml = s3_xml_make_commit(call->parts);
-    cr_assert(strstr(xml->str,
-                     "<Part><PartNumber>1</PartNumber><ETag>&quot;e1&quot;</ETag></Part>"
-                     "<Part><PartNumber>7</PartNumber><ETag>&quot;e7&quot;</ETag></Part>"));
+    g_ptr_array_add(checksums, NULL);
+    g_ptr_array_add(checksums, (void *)"4waSgw==");
+    xml = s3_xml_make_commit(call->parts, checksums);
+    cr_assert(strstr(xml->str, "<Part><PartNumber>1</PartNumber><ETag>&quot;e1&quot;</ETag></Part>"
+                               "<Part><PartNumber>7</PartNumber><ETag>&quot;e7&quot;</ETag>"
+                               "<ChecksumCRC32C>4waSgw==</ChecksumCRC32C></Part>"));
 }
 
 Test(s3_xml, times)
