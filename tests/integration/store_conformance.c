@@ -1,5 +1,5 @@
-/* store_conformance URL [ENDPOINT]: the conformance suite on a real store, below a prefix of its
- * own. Credentials come from the environment. */
+/* store_conformance URL [ENDPOINT [virtual]]: the conformance suite on a real store, below a prefix
+ * of its own; with the bucket in the host. Credentials come from the environment. */
 #include "tests/support/conformance.h"
 
 #include <stdio.h>
@@ -7,14 +7,15 @@
 
 int main(int argc, char **argv)
 {
-    struct store_options options = {.endpoint = argc > 2 ? argv[2] : NULL};
+    struct store_options options = {.endpoint = argc > 2 ? argv[2] : NULL,
+                                    .virtual_host = argc > 3};
     g_autoptr(GError) error = NULL;
     g_autofree char *prefix = g_strdup_printf("conformance-%d/", (int)getpid());
     g_autoptr(Store) store = NULL;
     unsigned checks = 0;
 
     if (argc < 2) {
-        fprintf(stderr, "usage: store_conformance URL [ENDPOINT]\n");
+        fprintf(stderr, "usage: store_conformance URL [ENDPOINT [virtual]]\n");
         return 2;
     }
     store = store_open(argv[1], &options, &error);
