@@ -9,6 +9,7 @@
 #define DEPTH_MAX 8
 #define TEXT_MAX  (64 * 1024)
 #define NS_PER_US 1000
+#define NS_PER_S  INT64_C(1000000000)
 
 /* Called at the end of each element, in document order. PARENT is "" for the root. */
 typedef void on_element(const char *parent, const char *name, const char *text, void *user);
@@ -161,11 +162,11 @@ char *s3_unquote(const char *etag)
 int64_t s3_xml_time(const char *text)
 {
     g_autoptr(GDateTime) time = g_date_time_new_from_iso8601(text, NULL);
+    int64_t seconds = time ? g_date_time_to_unix(time) : 0;
 
-    if (!time)
+    if (!time || seconds <= INT64_MIN / NS_PER_S || seconds >= INT64_MAX / NS_PER_S)
         return 0;
-    return (g_date_time_to_unix(time) * G_USEC_PER_SEC + g_date_time_get_microsecond(time)) *
-           NS_PER_US;
+    return seconds * NS_PER_S + g_date_time_get_microsecond(time) * (int64_t)NS_PER_US;
 }
 
 struct wanted {
@@ -256,13 +257,10 @@ static void on_page_field(struct listing *listing, const char *name, const char 
         set_text(&listing->next_key, text);
     else if (g_str_equal(name, "NextUploadIdMarker"))
         set_text(&listing->next_id, text);
-    else if (g_str_equal(name, "Contents") && listing->object) {
-        listing->is_bad |= !listing->object->key;
+    else if (g_str_equal(name, "Contents") && listing->object)
         g_ptr_array_add(listing->call->objects, g_steal_pointer(&listing->object));
-    } else if (g_str_equal(name, "Upload") && listing->upload) {
-        listing->is_bad |= !listing->upload->key || !listing->upload->upload_id;
+    else if (g_str_equal(name, "Upload") && listing->upload)
         g_ptr_array_add(listing->call->uploads, g_steal_pointer(&listing->upload));
-    }
 }
 
 static void on_list_element(const char *parent, const char *name, const char *text, void *user)
@@ -291,6 +289,31 @@ static void decode(struct listing *listing, char **key)
     *key = decoded;
 }
 
+/* Callers strip the prefix that they asked for, so it must be there. */
+static bool is_wanted(const struct listing *listing, const char *key)
+{
+    const char *prefix = listing->call->key ? listing->call->key : "";
+
+    return key && *key && g_str_has_prefix(key, prefix);
+}
+
+static void check_keys(struct listing *listing)
+{
+    const struct store_call *call = listing->call;
+
+    for (guint i = 0; call->objects && i < call->objects->len; i++)
+        listing->is_bad |=
+            !is_wanted(listing, ((struct store_object *)call->objects->pdata[i])->key);
+    for (guint i = 0; call->prefixes && i < call->prefixes->len; i++)
+        listing->is_bad |= !is_wanted(listing, call->prefixes->pdata[i]) ||
+                           !g_str_has_suffix(call->prefixes->pdata[i], "/");
+    for (guint i = 0; call->uploads && i < call->uploads->len; i++) {
+        const struct store_upload *upload = call->uploads->pdata[i];
+
+        listing->is_bad |= !is_wanted(listing, upload->key) || !upload->upload_id;
+    }
+}
+
 static void decode_all(struct listing *listing)
 {
     struct store_call *call = listing->call;
@@ -310,6 +333,7 @@ static bool read_listing(struct listing *listing, const char *root, const char *
     if (!read_document(data, size, root, on_list_element, listing, error))
         return false;
     decode_all(listing);
+    check_keys(listing);
     if (listing->is_bad)
         return error_set(error, EIO, "the store's %s has a malformed entry", root);
     return true;

@@ -77,6 +77,34 @@ Test(s3_xml, refuses_bad_listings)
     }
 }
 
+/* Whoever strips the prefix relies on its being there. */
+Test(s3_xml, refuses_keys_that_were_not_asked_for)
+{
+    static const char *const bad[] = {
+        LIST("<Contents><Key>run/</Key></Contents>"),
+        LIST("<Contents><Key>x</Key></Contents>"),
+        LIST("<Contents><Key></Key></Contents>"),
+        LIST("<CommonPrefixes><Prefix>run/</Prefix></CommonPrefixes>"),
+        LIST("<CommonPrefixes><Prefix>run/1/a</Prefix></CommonPrefixes>"),
+        LIST("<CommonPrefixes><Prefix></Prefix></CommonPrefixes>"),
+    };
+    static const char good[] = LIST("<Contents><Key>run/1/</Key></Contents>"
+                                    "<CommonPrefixes><Prefix>run/1/a/</Prefix></CommonPrefixes>");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(StoreCall) call = store_call_new(STORE_LIST, "run/1/");
+        g_autoptr(GError) error = NULL;
+
+        cr_assert_not(s3_xml_list(bad[i], strlen(bad[i]), call, &error), "%s", bad[i]);
+        cr_assert(error_is(error, EIO));
+    }
+    {
+        g_autoptr(StoreCall) call = store_call_new(STORE_LIST, "run/1/");
+
+        cr_assert(s3_xml_list(good, strlen(good), call, NULL));
+    }
+}
+
 Test(s3_xml, refuses_long_texts)
 {
     g_autofree char *long_text = g_strnfill(70000, 'x');
@@ -181,4 +209,6 @@ Test(s3_xml, times)
 {
     cr_assert_eq(s3_xml_time("1970-01-01T00:00:00.001Z"), 1000000);
     cr_assert_eq(s3_xml_time("yesterday"), 0);
+    cr_assert_eq(s3_xml_time("9999-12-31T23:59:59Z"), 0);
+    cr_assert_eq(s3_xml_time("0001-01-01T00:00:00Z"), 0);
 }
