@@ -107,9 +107,10 @@ static void after_main(struct s3_op *op)
     GError *error = NULL;
 
     if (op->http.error) {
+        g_autofree char *name = s3_object_name(op);
+
         error = g_steal_pointer(&op->http.error);
-        g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb),
-                       op->call->key && *op->call->key ? op->call->key : op->s3->bucket);
+        g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb), name);
     } else if (!s3_answer_take(op, &code, &error) && op->is_checksum_refused) {
         g_error_free(error);
         op->is_checksum_refused = false;

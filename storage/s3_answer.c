@@ -75,35 +75,41 @@ static int error_code(const struct s3_op *op, const char *code)
     return status >= 300 && status < 500 ? EINVAL : EIO;
 }
 
-/* Foreign text becomes one short printable line. */
-static char *tidy(const char *text)
+/* Foreign text becomes a printable line of at most LIMIT bytes. */
+static char *tidy(const char *text, size_t limit)
 {
-    char *line = g_utf8_make_valid(text, (gssize)MIN(strlen(text), MESSAGE_MAX));
+    g_autofree char *valid = g_utf8_make_valid(text, (gssize)MIN(strlen(text), limit));
+    GString *line = g_string_new(NULL);
 
-    for (char *c = line; *c; c++)
-        if (g_ascii_iscntrl(*c))
-            *c = ' ';
-    return line;
+    for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
+        gunichar character = g_utf8_get_char(c);
+
+        g_string_append_unichar(line, g_unichar_isprint(character) ? character : ' ');
+    }
+    return g_string_free(line, FALSE);
 }
 
-static const char *object_name(const struct s3_op *op)
+char *s3_object_name(const struct s3_op *op)
 {
-    return op->call->key && *op->call->key ? op->call->key : op->s3->bucket;
+    const char *key = op->call->key;
+
+    return tidy(key && *key ? key : op->s3->bucket, SIZE_MAX);
 }
 
 void s3_answer_error(struct s3_op *op, const char *code, const char *message, GError **error)
 {
     const struct http_request *http = &op->http;
     const char *region = http_header(http, "x-amz-bucket-region");
-    g_autofree char *tidy_code = tidy(code ? code : "");
-    g_autofree char *tidy_message = tidy(message ? message : "");
+    g_autofree char *name = s3_object_name(op);
+    g_autofree char *tidy_code = tidy(code ? code : "", MESSAGE_MAX);
+    g_autofree char *tidy_message = tidy(message ? message : "", MESSAGE_MAX);
     g_autofree char *hint = NULL;
 
     if (http->status >= 300 && http->status < 400 && region)
         hint = g_strdup_printf(" (the bucket is in region %s: name it)", region);
     error_set(error, error_code(op, code), "%s %s: HTTP %u%s%s%s%s%s after %u %s in %.1f s",
-              s3_verb_name(op->call->verb), object_name(op), http->status, *tidy_code ? " " : "",
-              tidy_code, *tidy_message ? ": " : "", tidy_message, hint ? hint : "", http->tries,
+              s3_verb_name(op->call->verb), name, http->status, *tidy_code ? " " : "", tidy_code,
+              *tidy_message ? ": " : "", tidy_message, hint ? hint : "", http->tries,
               http->tries == 1 ? "try" : "tries", http->seconds);
 }
 
@@ -186,6 +192,7 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
 
 /* --- answers --- */
 
+/* What could not be sent again is left out: it would make the object's next save fail. */
 static void take_metadata(const struct http_request *http, struct store_object *object)
 {
     GHashTableIter iter;
@@ -193,11 +200,12 @@ static void take_metadata(const struct http_request *http, struct store_object *
 
     object->metadata = metadata_new();
     g_hash_table_iter_init(&iter, http->headers);
-    while (g_hash_table_iter_next(&iter, &name, &value))
-        if (g_str_has_prefix(name, METADATA_PREFIX) &&
-            !g_str_equal(name, METADATA_PREFIX S3_WRITE_ID))
-            g_hash_table_replace(object->metadata, g_strdup((char *)name + strlen(METADATA_PREFIX)),
-                                 g_strdup(value));
+    while (g_hash_table_iter_next(&iter, &name, &value)) {
+        const char *own_name = (const char *)name + strlen(METADATA_PREFIX);
+
+        if (g_str_has_prefix(name, METADATA_PREFIX) && !s3_metadata_fault(own_name, value))
+            g_hash_table_replace(object->metadata, g_strdup(own_name), g_strdup(value));
+    }
 }
 
 static void take_object(struct s3_op *op)
@@ -211,17 +219,18 @@ static void take_object(struct s3_op *op)
     object->key = g_strdup(op->call->key);
     object->etag = etag ? s3_unquote(etag) : NULL;
     object->size_bytes = object_size(http);
-    object->mtime_ns = mtime > 0 ? (int64_t)mtime * NS_PER_S : 0;
+    object->mtime_ns = mtime > 0 && mtime < INT64_MAX / NS_PER_S ? (int64_t)mtime * NS_PER_S : 0;
     take_metadata(http, object);
 }
 
 static bool take_etag(struct s3_op *op, char **to, GError **error)
 {
     const char *etag = http_header(&op->http, "etag");
+    g_autofree char *name = s3_object_name(op);
 
     if (!etag)
         return error_set(error, EIO, "%s %s: the store's answer has no ETag",
-                         s3_verb_name(op->call->verb), object_name(op));
+                         s3_verb_name(op->call->verb), name);
     g_free(*to);
     *to = s3_unquote(etag);
     return true;
@@ -332,7 +341,7 @@ static bool take_deleted(struct s3_op *op, GError **error)
         g_ptr_array_set_size(call->failed_keys, 0);
         return true;
     }
-    tidy_code = tidy(code);
+    tidy_code = tidy(code, MESSAGE_MAX);
     return error_set(error, error_code(op, code), "%u of %u keys were not deleted: %s",
                      call->failed_keys->len, call->keys->len, tidy_code);
 }

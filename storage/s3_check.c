@@ -36,6 +36,18 @@ static bool is_header_name(const char *name)
     return true;
 }
 
+const char *s3_metadata_fault(const char *name, const char *value)
+{
+    if (!is_header_name(name))
+        return "no metadata can have such a name";
+    if (g_str_equal(name, S3_WRITE_ID))
+        return "the name is the store's own";
+    for (; *value; value++)
+        if (!g_ascii_isprint(*value))
+            return "the value is not printable ASCII";
+    return NULL;
+}
+
 static bool check_metadata(const struct store_call *call, GError **error)
 {
     GHashTableIter iter;
@@ -45,15 +57,10 @@ static bool check_metadata(const struct store_call *call, GError **error)
         return true;
     g_hash_table_iter_init(&iter, call->metadata);
     while (g_hash_table_iter_next(&iter, &name, &value)) {
-        if (!is_header_name(name))
-            return error_set(error, EINVAL, "%s: no metadata can have such a name", call->key);
-        if (g_str_equal(name, S3_WRITE_ID))
-            return error_set(error, EINVAL, "%s: metadata " S3_WRITE_ID " is the store's own",
-                             call->key);
-        for (const char *c = value; *c; c++)
-            if (!g_ascii_isprint(*c))
-                return error_set(error, EINVAL, "%s: metadata %s is not printable ASCII", call->key,
-                                 (char *)name);
+        const char *fault = s3_metadata_fault(name, value);
+
+        if (fault)
+            return error_set(error, EINVAL, "%s: metadata %s: %s", call->key, (char *)name, fault);
     }
     return true;
 }

@@ -61,6 +61,9 @@ struct s3_op {
 /* Refuses calls that no request can be made of. */
 bool s3_request_check(const struct store_call *call, const struct store_caps *caps, GError **error);
 
+/* Why an object cannot have this metadata; NULL: it can. */
+const char *s3_metadata_fault(const char *name, const char *value);
+
 /* Whether VERB is about one object; else about the bucket. */
 bool s3_wants_key(enum store_verb verb);
 
@@ -84,3 +87,5 @@ enum s3_landed s3_answer_landed(struct s3_op *op);
 /* The failure an answer stands for: "put KEY: HTTP 503 SlowDown: … after 5 tries in 31.0 s". */
 void s3_answer_error(struct s3_op *op, const char *code, const char *message, GError **error);
 const char *s3_verb_name(enum store_verb verb);
+/* What the call is about, printable; the caller's to free. */
+char *s3_object_name(const struct s3_op *op);

@@ -241,6 +241,53 @@ Test(s3_answers, another_refusal_does_not_set_the_clock)
     cr_assert_eq(script_server_requests(server), 1);
 }
 
+/* --- what a hostile or careless store may say of an object --- */
+
+static void odd_headers(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 200,
+                  "ETag: \"e\"\r\nLast-Modified: Fri, 31 Dec 9999 23:59:59 GMT\r\n"
+                  "x-amz-meta-good: a b\r\nx-amz-meta-umlaut: \xc3\xbc\r\n"
+                  "x-amz-meta-odd(name: x\r\nx-amz-meta-: x\r\n",
+                  "");
+}
+
+/* Metadata that could not be sent again would make the object's next save fail. */
+Test(s3_answers, metadata_and_times_that_cannot_be)
+{
+    struct store_object object = {0};
+    g_autoptr(GError) error = NULL;
+
+    start(odd_headers, NULL);
+    cr_assert(store_head(store, "k", &object, &error), "%s", text_of(error));
+    cr_assert_eq(object.mtime_ns, 0);
+    cr_assert_eq(g_hash_table_size(object.metadata), 1);
+    cr_assert_str_eq(g_hash_table_lookup(object.metadata, "good"), "a b");
+    store_object_clear(&object);
+}
+
+static void odd_message(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 400, NULL,
+                  "<Error><Code>X</Code><Message>a\x7f"
+                  "b\n\xc2\x9b"
+                  "31mred\xe2\x80\xae"
+                  "</Message></Error>");
+}
+
+/* Escape sequences of terminals, also the one that is a single character (U+009B), and bidi marks.
+ */
+Test(s3_answers, messages_cannot_steer_a_terminal)
+{
+    g_autoptr(StoreCall) call = store_call_put("k\x1b[1m", "x", 1);
+    g_autoptr(GError) error = NULL;
+
+    start(odd_message, NULL);
+    error = script_store_failure(store, call);
+    cr_assert(strstr(error->message, ": a b  31mred "), "%s", error->message);
+    cr_assert_null(strchr(error->message, '\x1b'));
+}
+
 /* --- addresses --- */
 
 static void answer_ok(struct script_exchange *exchange, void *user)
