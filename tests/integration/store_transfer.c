@@ -1,5 +1,5 @@
-/* store_transfer up|down DIR URL ENDPOINT PREFIX: a tree transfer on a real store. ENDPOINT "" is
- * the default. Credentials come from the environment. */
+/* store_transfer up|down|rm DIR URL ENDPOINT PREFIX: a tree transfer on a real store; rm deletes
+ * what is there. ENDPOINT "" is the default. Credentials come from the environment. */
 #include "storage/progress.h"
 #include "storage/transfer.h"
 
@@ -17,7 +17,7 @@ int main(int argc, char **argv)
     bool is_ok = false;
 
     if (argc != 6) {
-        fprintf(stderr, "usage: store_transfer up|down DIR URL ENDPOINT PREFIX\n");
+        fprintf(stderr, "usage: store_transfer up|down|rm DIR URL ENDPOINT PREFIX\n");
         return 2;
     }
     options.endpoint = *argv[4] ? argv[4] : NULL;
@@ -25,6 +25,8 @@ int main(int argc, char **argv)
     how.progress_user = progress_new(argv[1], 2);
     if (store && !strcmp(argv[1], "up"))
         is_ok = transfer_upload(argv[2], store, argv[5], &how, &result, &error);
+    else if (store && !strcmp(argv[1], "rm"))
+        is_ok = store_delete_prefix(store, argv[5], &result.files, &error);
     else if (store)
         is_ok = transfer_download(store, argv[5], argv[2], &how, &result, &error);
     progress_free(how.progress_user);
