@@ -103,10 +103,10 @@ void s3_answer_error(struct s3_op *op, const char *code, const char *message, GE
     g_autofree char *name = s3_object_name(op);
     g_autofree char *tidy_code = tidy(code ? code : "", MESSAGE_MAX);
     g_autofree char *tidy_message = tidy(message ? message : "", MESSAGE_MAX);
-    g_autofree char *hint = NULL;
+    g_autofree char *hint = NULL, *tidy_region = tidy(region ? region : "", MESSAGE_MAX);
 
     if (http->status >= 300 && http->status < 400 && region)
-        hint = g_strdup_printf(" (the bucket is in region %s: name it)", region);
+        hint = g_strdup_printf(" (the bucket is in region %s: name it)", tidy_region);
     error_set(error, error_code(op, code), "%s %s: HTTP %u%s%s%s%s%s after %u %s in %.1f s",
               s3_verb_name(op->call->verb), name, http->status, *tidy_code ? " " : "", tidy_code,
               *tidy_message ? ": " : "", tidy_message, hint ? hint : "", http->tries,

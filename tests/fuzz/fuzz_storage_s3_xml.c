@@ -6,10 +6,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void read_call(const char *text, size_t size, enum store_verb verb,
                       bool (*read)(const char *, size_t, struct store_call *, GError **))
 {
-    g_autoptr(StoreCall) call = store_call_new(verb, "");
+    g_autoptr(StoreCall) call = store_call_new(verb, "a");
     g_autofree char *key = NULL, *upload_id = NULL;
 
-    read(text, size, call, NULL);
+    if (read(text, size, call, NULL))
+        for (guint i = 0; call->objects && i < call->objects->len; i++)
+            g_assert(((struct store_object *)call->objects->pdata[i])->key[0] == 'a');
     if (call->next_token)
         s3_xml_split_token(call->next_token, &key, &upload_id);
 }

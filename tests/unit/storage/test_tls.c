@@ -177,8 +177,8 @@ static void answer_upload(struct script_exchange *exchange, void *user)
     static const char *const bodies[] = {
         "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
         "",
-        "<CopyPartResult><ETag>\"c\"</ETag><ChecksumCRC32C>AAAAAQ==</ChecksumCRC32C>"
-        "</CopyPartResult>",
+        ("<CopyPartResult><ETag>\"c\"</ETag><ChecksumCRC32C>AAAAAQ==</ChecksumCRC32C>"
+         "</CopyPartResult>"),
         "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>",
     };
 
