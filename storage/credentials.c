@@ -53,14 +53,21 @@ static char *file_value(GKeyFile *file, const char *group, const char *name)
     return value && *value ? g_steal_pointer(&value) : NULL;
 }
 
+static void wipe(char **secret)
+{
+    if (*secret)
+        explicit_bzero(*secret, strlen(*secret));
+    g_clear_pointer(secret, g_free);
+}
+
 static void take_missing(GKeyFile *file, const char *group, struct credentials *found)
 {
     bool has_keys = found->access_key && found->secret_key;
 
     if (!has_keys) {
         g_free(found->access_key);
-        g_free(found->secret_key);
-        g_free(found->session_token);
+        wipe(&found->secret_key);
+        wipe(&found->session_token);
         found->access_key = file_value(file, group, "aws_access_key_id");
         found->secret_key = file_value(file, group, "aws_secret_access_key");
         found->session_token = file_value(file, group, "aws_session_token");
@@ -170,13 +177,6 @@ bool credentials_load(const char *profile, const char *region, struct credential
     if (!ok)
         credentials_clear(credentials);
     return ok;
-}
-
-static void wipe(char **secret)
-{
-    if (*secret)
-        explicit_bzero(*secret, strlen(*secret));
-    g_clear_pointer(secret, g_free);
 }
 
 void credentials_clear(struct credentials *credentials)

@@ -5,6 +5,10 @@
  *         AWS_CONFIG_FILE name others). A profile asked for by name comes before the environment.
  * errors: EACCES: none found, with where it was looked; EINVAL: a file or value is malformed.
  * safety: secrets are never logged and never in messages.
+ * later:  keys that expire (a role's, a web identity's) are a provider more, and a time in struct
+ *         credentials. sign_try in s3_request.c reads the credentials for each try of a request,
+ * and s3_answer_judge sees each refusal: these two are where to ask the providers again, once the
+ * time has passed or the store has said ExpiredToken.
  */
 #pragma once
 
