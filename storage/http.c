@@ -113,7 +113,7 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
         transfer->unreached = false;
     why = http_transfer_why(transfer, code);
     detach(thread, transfer);
-    if (!http_retry_curl(code)) {
+    if (!http_retry_curl(code) || http_transfer_is_without_tls(transfer, code)) {
         fail(transfer, code == CURLE_URL_MALFORMAT ? EINVAL : EIO, why);
         return;
     }

@@ -253,12 +253,22 @@ static const char *certificate_hint(CURL *easy)
     }
 }
 
+/* curl and OpenSSL have no other sign of it than this text. */
+bool http_transfer_is_without_tls(const struct http_transfer *transfer, CURLcode code)
+{
+    return code == CURLE_SSL_CONNECT_ERROR && strstr(transfer->curl_error, "wrong version number");
+}
+
 char *http_transfer_why(const struct http_transfer *transfer, CURLcode code)
 {
     const char *why = transfer->overflow        ? transfer->overflow
                       : transfer->curl_error[0] ? transfer->curl_error
                                                 : curl_easy_strerror(code);
+    const char *hint = "";
 
-    return g_strconcat(
-        why, code == CURLE_PEER_FAILED_VERIFICATION ? certificate_hint(transfer->easy) : "", NULL);
+    if (code == CURLE_PEER_FAILED_VERIFICATION)
+        hint = certificate_hint(transfer->easy);
+    else if (http_transfer_is_without_tls(transfer, code))
+        hint = "; the server does not speak TLS: is the endpoint http://?";
+    return g_strconcat(why, hint, NULL);
 }

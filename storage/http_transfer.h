@@ -32,5 +32,8 @@ bool http_transfer_setup(struct http_transfer *transfer, CURL *easy,
 /* Why a try failed that ended with CODE, for a person. While the handle is still attached. */
 char *http_transfer_why(const struct http_transfer *transfer, CURLcode code);
 
+/* Whether it failed since the server does not speak TLS: it will not learn it. */
+bool http_transfer_is_without_tls(const struct http_transfer *transfer, CURLcode code);
+
 /* Whether the answer's status promises the body that was asked for, and not a message. */
 bool http_transfer_is_success(const struct http_request *request);

@@ -10,8 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define HEAD_MAX 65536
-#define POLL_MS  20
+#define HEAD_MAX      65536
+#define POLL_MS       20
+#define TLS_HANDSHAKE 22 /* a TLS client's first byte */
 
 struct script_server {
     script_answerer *answer;
@@ -159,13 +160,19 @@ char *script_header(const struct script_exchange *exchange, const char *name)
     return header_of(exchange->head, name);
 }
 
-/* A byte at a time: what follows the head is the function's to read. */
+/* A byte at a time: what follows the head is the function's to read. A plain server that is greeted
+ * with TLS answers that it does not understand, as real ones do. */
 static char *read_head(struct script_connection *connection)
 {
+    static const char what[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
     g_autoptr(GString) head = g_string_new(NULL);
     char byte;
 
     while (head->len < HEAD_MAX && receive(connection, &byte, 1) == 1) {
+        if (byte == TLS_HANDSHAKE && !connection->ssl && !head->len) {
+            send(connection->fd, what, strlen(what), MSG_NOSIGNAL);
+            return NULL;
+        }
         g_string_append_c(head, byte);
         if (g_str_has_suffix(head->str, "\r\n\r\n"))
             return g_strdup(head->str);

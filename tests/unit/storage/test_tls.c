@@ -266,3 +266,17 @@ Test(tls, a_store_that_refuses_checksums_gets_none)
     server = NULL;
     context = NULL;
 }
+
+/* --- the wrong scheme --- */
+
+static void never_asked(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 400, NULL, "");
+}
+
+Test(tls, a_server_without_tls_is_named_at_once)
+{
+    server = script_server_start(NULL, never_asked, NULL);
+    endpoint = g_strdup_printf("https://127.0.0.1:%u", script_server_port(server));
+    expect_refusal(NULL, "http://");
+}
