@@ -115,7 +115,7 @@ bool uri_parse_bucket(const char *url, char **bucket, char **prefix, GError **er
 /* What a host may consist of: a name, an IPv4 address, or an IPv6 one in brackets. */
 static bool is_host(const char *host)
 {
-    return *host &&
+    return *host && *host != ':' &&
            host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                              "-._:[]")] == '\0';
 }

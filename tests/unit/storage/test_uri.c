@@ -116,6 +116,8 @@ Test(uri, refuses_bad_endpoints)
                                       "host",
                                       "ftp://host",
                                       "http://",
+                                      "http://:80",
+                                      "https://:9000/",
                                       "http://user@host",
                                       "http://host/path",
                                       "http://ho st",
