@@ -74,6 +74,8 @@ static void get_finished(struct transfer_task *task, void *user)
     if (!task->call->error && task->call->received_bytes != item->size_bytes)
         error_set(&error, EIO, "copy %s: %" PRIu64 " bytes came of %" PRIu64, item->from_key,
                   task->call->received_bytes, item->size_bytes);
+    if (!task->call->error && !item->size_bytes && task->call->object.size_bytes)
+        error_set(&error, ESTALE, "copy %s: the object has changed", item->from_key);
     if (task->call->error)
         transfer_fail_call(task->transfer, task, "copy", item->from_key);
     else if (error)

@@ -144,13 +144,20 @@ static bool save_small(struct target *target, const char *data, GError **error)
     return true;
 }
 
+/* An empty object is not read but looked at, which no ETag pins. */
+static bool is_replaced(const struct target *target, const struct store_call *call)
+{
+    return call->error ? error_is(call->error, ESTALE)
+                       : !target->size_bytes && call->object.size_bytes;
+}
+
 static void small_finished(struct transfer_task *task, void *user)
 {
     struct target *target = user;
     struct store_call *call = task->call;
     GError *error = NULL;
 
-    if (call->error && error_is(call->error, ESTALE) && try_again(target))
+    if (is_replaced(target, call) && try_again(target))
         return;
     if (call->error) {
         transfer_fail_call(task->transfer, task, "download", target->key);
@@ -158,7 +165,9 @@ static void small_finished(struct transfer_task *task, void *user)
         return;
     }
     load_attrs(target, &call->object);
-    if (call->received_bytes != target->size_bytes)
+    if (is_replaced(target, call))
+        error_set(&error, ESTALE, "download %s: it keeps changing", target->key);
+    else if (call->received_bytes != target->size_bytes)
         error_set(&error, EIO, "download %s: %" PRIu64 " bytes came of %" PRIu64, target->key,
                   call->received_bytes, target->size_bytes);
     if (error || !save_small(target, task->buffer, &error)) {
