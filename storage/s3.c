@@ -61,7 +61,7 @@ static bool is_success(const struct s3_op *op)
 }
 
 /* The failure of a stage other than MAIN. */
-static void complete_failed(struct s3_op *op)
+static GError *take_failure(struct s3_op *op)
 {
     GError *error = NULL;
 
@@ -69,7 +69,12 @@ static void complete_failed(struct s3_op *op)
         error = g_steal_pointer(&op->http.error);
     else
         s3_answer_error(op, NULL, NULL, &error);
-    complete(op, error);
+    return error;
+}
+
+static void complete_failed(struct s3_op *op)
+{
+    complete(op, take_failure(op));
 }
 
 static void after_source(struct s3_op *op)
@@ -161,19 +166,21 @@ static void after_find(struct s3_op *op)
     complete(op, NULL);
 }
 
+/* A key that fails stops none of the others: whoever asked relies on failed_keys being complete. */
 static void after_odd(struct s3_op *op)
 {
+    guint last = op->odd_keys->len - 1;
+
     if (!is_success(op) && (op->http.error || op->http.status != 404)) {
-        g_ptr_array_add(op->call->failed_keys,
-                        g_strdup(op->odd_keys->pdata[op->odd_keys->len - 1]));
-        complete_failed(op);
-        return;
+        g_ptr_array_add(op->call->failed_keys, g_strdup(op->odd_keys->pdata[last]));
+        if (!op->first_error)
+            op->first_error = take_failure(op);
     }
-    g_ptr_array_set_size(op->odd_keys, (int)op->odd_keys->len - 1);
-    if (op->odd_keys->len)
+    g_ptr_array_set_size(op->odd_keys, (int)last);
+    if (last)
         enter_stage(op, S3_DELETE_ODD);
     else
-        complete(op, NULL);
+        complete(op, g_steal_pointer(&op->first_error));
 }
 
 /* OpenStack Swift names its transactions so in every answer, and refuses conditional PUTs. The

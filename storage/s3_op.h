@@ -53,7 +53,7 @@ struct s3_op {
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;
     GPtrArray *odd_keys; /* char *; of DELETE_ODD, the last one is next */
-    GError *first_error; /* what CHECK_LANDED is to clear up */
+    GError *first_error; /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
     bool has_set_clock;  /* the clock's offset was taken over; once a call */
     int64_t deadline_us; /* of the call, all stages */
 };

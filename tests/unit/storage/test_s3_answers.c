@@ -328,3 +328,34 @@ Test(s3_answers, buckets_in_the_path_and_in_the_host)
                    "PUT http://tests.s3.example.com:8080/a%20b/%3D%2B HTTP/1.1",
                    "tests.s3.example.com:8080");
 }
+
+/* --- deletes that half fail --- */
+
+static void delete_some(struct script_exchange *exchange, void *user)
+{
+    if (g_str_equal(exchange->method, "POST"))
+        script_answer(exchange, 200, NULL,
+                      "<DeleteResult><Error><Key>a</Key><Code>InternalError</Code></Error>"
+                      "<Error><Key>b</Key><Code>InternalError</Code></Error>"
+                      "<Error><Key>c</Key><Code>InternalError</Code></Error></DeleteResult>");
+    else if (g_str_has_suffix(exchange->target, "/b"))
+        script_answer(exchange, 204, NULL, "");
+    else
+        script_answer(exchange, 403, NULL, "<Error><Code>AccessDenied</Code></Error>");
+}
+
+Test(s3_answers, every_key_that_was_not_deleted_is_named)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_DELETE_MANY, "");
+    g_autoptr(GError) error = NULL;
+
+    for (const char *key = "abcd"; *key; key++)
+        g_ptr_array_add(call->keys, g_strndup(key, 1));
+    start(delete_some, NULL);
+    error = script_store_failure(store, call);
+    cr_assert(error_is(error, EACCES), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 4);
+    cr_assert_eq(call->failed_keys->len, 2);
+    for (guint i = 0; i < 2; i++)
+        cr_assert_str_neq(call->failed_keys->pdata[i], "b");
+}
