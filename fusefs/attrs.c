@@ -10,18 +10,29 @@ static char *lineage_new(void)
     return g_uuid_string_random();
 }
 
+enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
+
+/* What OBJECT is to the one that INODE knows. inode->lock held. */
+static enum version compare(const struct inode *inode, const struct store_object *object)
+{
+    const char *lineage = object->metadata ? g_hash_table_lookup(object->metadata, LINEAGE) : NULL;
+
+    if (!inode->etag || g_strcmp0(inode->etag, object->etag) == 0)
+        return VERSION_SAME;
+    return lineage && g_strcmp0(inode->lineage, lineage) == 0 &&
+                   object->size_bytes >= inode->base_size
+               ? VERSION_GROWN
+               : VERSION_OTHER;
+}
+
 /* Takes over what a fresh answer says of a file that has nothing unsaved here. inode->lock held. */
 static void load_content(struct inode *inode, const struct store_object *object)
 {
     const char *lineage = object->metadata ? g_hash_table_lookup(object->metadata, LINEAGE) : NULL;
-    bool same = inode->etag && g_strcmp0(inode->etag, object->etag) == 0;
-    bool grown = inode->etag && lineage && g_strcmp0(inode->lineage, lineage) == 0 &&
-                 object->size_bytes >= inode->base_size;
 
-    if (same)
+    if (inode->etag && strcmp(inode->etag, object->etag) == 0)
         return;
-    if (inode->etag && !grown)
-        inode->generation++; /* open readers of the old one get ESTALE */
+    inode->grown = inode->etag != NULL;
     streams_drop(inode);
     g_free(inode->etag);
     inode->etag = g_strdup(object->etag);
@@ -31,26 +42,37 @@ static void load_content(struct inode *inode, const struct store_object *object)
     layout_set_object(&inode->layout, object->size_bytes);
 }
 
-void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object)
+static void load_attrs(struct inode *inode, const struct store_object *object)
 {
     mode_t type = inode->attrs.mode & S_IFMT;
 
+    inode->attrs.mtime_ns = inode->attrs.ctime_ns = object->mtime_ns;
+    file_attrs_load(&inode->attrs, object);
+    if (is_directory(inode) || !(S_ISREG(inode->attrs.mode) || S_ISLNK(inode->attrs.mode)))
+        inode->attrs.mode = (inode->attrs.mode & 07777) | type;
+    g_clear_pointer(&inode->metadata, g_hash_table_unref);
+    inode->metadata = metadata_copy(object->metadata);
+}
+
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object)
+{
+    bool is_other;
+
     pthread_mutex_lock(&inode->lock);
-    if (!inode->attrs_dirty && !inode->publishing) {
-        inode->attrs.mtime_ns = inode->attrs.ctime_ns = object->mtime_ns;
-        file_attrs_load(&inode->attrs, object);
-        if (is_directory(inode) || !(S_ISREG(inode->attrs.mode) || S_ISLNK(inode->attrs.mode)))
-            inode->attrs.mode = (inode->attrs.mode & 07777) | type;
-        g_clear_pointer(&inode->metadata, g_hash_table_unref);
-        inode->metadata = metadata_copy(object->metadata);
-    }
-    if (!is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing) {
+    is_other = !is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing &&
+               compare(inode, object) == VERSION_OTHER;
+    if (is_other)
+        atomic_store(&inode->replaced, true); /* who has it open gets ESTALE */
+    if (!is_other && !inode->attrs_dirty && !inode->publishing)
+        load_attrs(inode, object);
+    if (!is_other && !is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing) {
         if (!inode->base_key)
             inode->base_key = g_strdup(object->key);
         load_content(inode, object);
     }
     inode->checked_ms = now_ms();
     pthread_mutex_unlock(&inode->lock);
+    return !is_other;
 }
 
 GHashTable *inode_metadata(struct inode *inode)
@@ -67,26 +89,31 @@ GHashTable *inode_metadata(struct inode *inode)
     return metadata;
 }
 
-/* Whether what is known is new enough, or is ours to say. */
-static bool is_fresh(struct fs *fs, struct inode *inode)
+/* Whether what is known is at most MAX_AGE_MS old, or ours to say. */
+static bool is_fresh(struct fs *fs, struct inode *inode, unsigned max_age_ms)
 {
     bool is_authority = fs_is_authority(fs), fresh;
 
     pthread_mutex_lock(&inode->lock);
     fresh = inode_is_dirty(inode) || inode->publishing || inode->vanished ||
-            (inode->checked_ms &&
-             (is_authority || now_ms() - inode->checked_ms < fs->options.attr_ttl_ms));
+            (inode->checked_ms && (is_authority || now_ms() - inode->checked_ms < max_age_ms));
     pthread_mutex_unlock(&inode->lock);
     return fresh;
 }
 
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
+    return inode_refresh_for(fs, caller, inode, fs->options.attr_ttl_ms);
+}
+
+int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      unsigned max_age_ms)
+{
     g_autofree char *key = NULL;
     g_autoptr(StoreCall) call = NULL;
     int error;
 
-    if (inode == fs->root || is_fresh(fs, inode))
+    if (inode == fs->root || is_fresh(fs, inode, max_age_ms))
         return 0;
     key = inode_key(fs, inode);
     call = store_call_new(STORE_HEAD, key);
@@ -97,12 +124,11 @@ int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
         pthread_mutex_unlock(&inode->lock);
         return 0;
     }
-    if (error == ENOENT) {
-        pthread_mutex_lock(&inode->lock);
-        inode->generation++; /* another client removed it; its bytes are gone */
-        pthread_mutex_unlock(&inode->lock);
-    }
-    if (!error)
-        inode_load(fs, inode, &call->object);
+    if (error == ENOENT)
+        atomic_store(&inode->replaced, true); /* another client removed it; its bytes are gone */
+    if (!error && !inode_load(fs, inode, &call->object))
+        error = ESTALE;
+    if (error == ENOENT || error == ESTALE)
+        forget_name(fs, inode);
     return error;
 }

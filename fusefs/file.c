@@ -4,6 +4,13 @@
 #include <fcntl.h>
 #include <string.h>
 
+/* An open asks the store, so that who opens a file after another client closed it sees what that
+ * one wrote; unless the user said that things may be believed for long. */
+static unsigned open_ttl_ms(struct fs *fs)
+{
+    return fs->options.attr_ttl_ms > ATTR_TTL_MS ? fs->options.attr_ttl_ms : 0;
+}
+
 static struct fs_file *file_new(struct inode *inode, int flags)
 {
     struct fs_file *file = g_new0(struct fs_file, 1);
@@ -11,7 +18,6 @@ static struct fs_file *file_new(struct inode *inode, int flags)
     file->inode = inode;
     file->flags = flags;
     pthread_mutex_lock(&inode->lock);
-    file->generation = inode->generation;
     inode->handles++;
     if ((flags & O_ACCMODE) != O_RDONLY)
         inode->writers++;
@@ -69,7 +75,6 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
             bool *keep_cache)
 {
     struct inode *inode;
-    unsigned generation;
     int error = 0;
 
     if (writes(flags) && (error = fs_may_change(fs)))
@@ -79,16 +84,20 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
         return ESTALE;
     if (is_directory(inode))
         error = EISDIR;
-    generation = inode->generation;
+    else if (atomic_load(&inode->replaced))
+        error = ESTALE; /* the kernel looks the name up again */
     if (!error)
-        error = inode_refresh(fs, caller, inode);
+        error = inode_refresh_for(fs, caller, inode, open_ttl_ms(fs));
     if (!error && (flags & O_TRUNC))
         error = inode_truncate(fs, caller, inode, 0);
     if (error) {
         inode_unpin(fs, inode);
         return error;
     }
-    *keep_cache = generation == inode->generation && !(flags & O_TRUNC);
+    pthread_mutex_lock(&inode->lock);
+    *keep_cache = !inode->grown && !(flags & O_TRUNC);
+    inode->grown = false;
+    pthread_mutex_unlock(&inode->lock);
     *file = file_new(inode, flags); /* takes the pin over */
     return 0;
 }
@@ -156,7 +165,7 @@ static int after_stale(struct fs *fs, struct fs_caller *caller, struct fs_file *
     inode->checked_ms = 0;
     pthread_mutex_unlock(&inode->lock);
     inode_refresh(fs, caller, inode);
-    return file->generation == inode->generation ? 0 : ESTALE;
+    return atomic_load(&inode->replaced) ? ESTALE : 0;
 }
 
 static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
@@ -169,10 +178,8 @@ static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
     int error;
 
     pthread_mutex_lock(&inode->lock);
-    source = file->generation == inode->generation || inode_is_dirty(inode)
-                 ? find_source(inode, offset, &end, &view)
-                 : FROM_NOTHING;
-    error = file->generation == inode->generation ? 0 : ESTALE;
+    error = atomic_load(&inode->replaced) ? ESTALE : 0;
+    source = error ? FROM_NOTHING : find_source(inode, offset, &end, &view);
     pthread_mutex_unlock(&inode->lock);
     if (error)
         return error;

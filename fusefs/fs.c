@@ -30,7 +30,7 @@ static void set_defaults(struct fs *fs, const struct fs_options *options)
     if (!fs->options.sync_interval_ms)
         fs->options.sync_interval_ms = 1000;
     if (!fs->options.attr_ttl_ms)
-        fs->options.attr_ttl_ms = 1000;
+        fs->options.attr_ttl_ms = ATTR_TTL_MS;
     fs->budget = budget_new(fs->options.budget_bytes);
     most = budget_limit_bytes(fs->budget) / 8;
     fs->part_bytes = options->part_bytes ? options->part_bytes : MIN(8ull << 20, most);

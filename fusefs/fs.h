@@ -105,7 +105,8 @@ int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const cha
 int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
               uint64_t new_parent, const char *new_name, unsigned flags);
 
-/* KEEP_CACHE: what the kernel holds of this file is still right. */
+/* ESTALE: another client replaced it; look its name up again. KEEP_CACHE: what the kernel holds of
+ * this file is still right. */
 int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, struct fs_file **file,
             bool *keep_cache);
 

@@ -18,6 +18,8 @@
 
 #define ROOT_HIDDEN ".dstack-" /* names of the root with this beginning are ours, and not shown */
 
+#define ATTR_TTL_MS 1000 /* the default */
+
 enum part_state { PART_WAITING, PART_SENDING, PART_SENT, PART_FAILED };
 
 /* One part of an open upload: bytes [start, end) of the file. Its memory stays until it is sent. */
@@ -67,9 +69,12 @@ struct inode {
     char *lineage;  /* the same as long as bytes are only added */
     bool rewritten; /* since the last publish, published bytes changed */
     bool attrs_dirty, data_dirty, publishing;
-    bool attrs_explicit;    /* set while an upload that carries older ones was under way */
-    bool vanished;          /* unlinked or replaced, but still open */
-    atomic_uint generation; /* goes up when another client replaced the object */
+    bool attrs_explicit; /* set while an upload that carries older ones was under way */
+    bool vanished;       /* unlinked or replaced, but still open */
+    /* Another client put another file in its place, or removed it. An inode is one version of a
+     * file (which may grow): so are the kernel's pages of it. What replaced it is another inode. */
+    atomic_bool replaced;
+    bool grown; /* another client added to it, since the last open here */
     unsigned handles, readers, writers;
     struct layout layout;
     struct upload *upload;
@@ -88,7 +93,6 @@ struct fs_file {
     struct inode *inode;
     int flags;
     bool created; /* by this open: its close makes it durable, even when it wrote nothing */
-    unsigned generation;
 };
 
 struct fs {
@@ -170,9 +174,13 @@ void gate_open(struct fs *fs);
 bool gate_is_open(struct fs *fs);
 
 /* --- attrs.c: what the store says of an object, into the inode and back --- */
-void inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
+/* False: another client put another file in this one's place. */
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
 GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
+/* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      unsigned max_age_ms);
 
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */

@@ -34,6 +34,11 @@ static struct fs *fs_of(fuse_req_t req)
     return ((struct fuse_ops *)fuse_req_userdata(req))->fs;
 }
 
+static struct fuse_session *session_of(fuse_req_t req)
+{
+    return ((struct fuse_ops *)fuse_req_userdata(req))->session;
+}
+
 static bool request_interrupted(void *user)
 {
     return fuse_req_interrupted(user);
@@ -285,6 +290,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     set_handle(fi, file, keep_cache);
+    if (!keep_cache) /* the size it remembers too; no pages: that could wait for ourselves */
+        fuse_lowlevel_notify_inval_inode(session_of(req), ino, -1, 0);
     if (fuse_reply_open(req, fi) != 0)
         fs_release(fs, file);
 }

@@ -149,8 +149,6 @@ static int refresh_child(struct fs *fs, struct fs_caller *caller, struct inode *
 {
     int error = inode_refresh(fs, caller, inode);
 
-    if (error == ENOENT)
-        forget_name(fs, inode);
     if (error)
         inode_unpin(fs, inode);
     return error;
@@ -174,8 +172,10 @@ static int find_below(struct fs *fs, struct fs_caller *caller, struct inode *par
             return error;
         if (*child) {
             error = refresh_child(fs, caller, *child);
-            if (error != ENOENT || fs_is_authority(fs))
+            if ((error != ENOENT && error != ESTALE) || fs_is_authority(fs))
                 return error;
+            error = EAGAIN; /* it has lost its name: look again */
+            continue;
         }
         error = find_in_store(fs, caller, parent, name, kind, changes, child);
     } while (error == EAGAIN);
@@ -226,6 +226,8 @@ int fs_getattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct sta
     if (!inode)
         return ESTALE;
     error = inode_refresh(fs, caller, inode);
+    if (error == ESTALE)
+        error = 0; /* who has it open may still ask */
     if (!error)
         inode_stat(inode, st);
     inode_unpin(fs, inode);

@@ -165,7 +165,7 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
         return error;
     if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
         return EFBIG;
-    if (file->generation != inode->generation)
+    if (atomic_load(&inode->replaced))
         return ESTALE;
     while (!error && done < size) {
         size_t piece = MIN(size - done, BUFFER_MAX);
