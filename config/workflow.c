@@ -1,7 +1,9 @@
 #include "config/workflow.h"
 
+#include "config/artifact_path.h"
 #include "config/error.h"
 #include "config/schema.h"
+#include "config/workflow_values.h"
 
 #include <string.h>
 
@@ -57,66 +59,20 @@ struct workflow *workflow_new(const char *name, const char *provider)
     return workflow;
 }
 
-/* The path without "./", doubled and trailing slashes; NULL when it may not be an artifact. */
-static char *normalise(const char *path)
-{
-    g_auto(GStrv) segments = g_strsplit(path, "/", -1);
-    g_autoptr(GPtrArray) kept = g_ptr_array_new();
-    bool home = strcmp(segments[0] ? segments[0] : "", "~") == 0;
-    g_autofree char *joined = NULL;
-
-    for (char **segment = segments; *segment; segment++) {
-        if (strcmp(*segment, "..") == 0)
-            return NULL;
-        if (**segment && strcmp(*segment, ".") != 0)
-            g_ptr_array_add(kept, *segment);
-    }
-    if (kept->len == 0 || (home && kept->len == 1))
-        return NULL;
-    g_ptr_array_add(kept, NULL);
-    joined = g_strjoinv("/", (char **)kept->pdata);
-    return *path == '/' ? g_strconcat("/", joined, NULL) : g_steal_pointer(&joined);
-}
-
-/* Where PATH is below a run's artifacts: there "x", "~/x" and "/x" are one. */
-static const char *stored_path(const char *path)
-{
-    if (g_str_has_prefix(path, "~/"))
-        return path + 2;
-    return *path == '/' ? path + 1 : path;
-}
-
-static bool is_within(const char *path, const char *top)
-{
-    size_t length = strlen(top);
-
-    return strncmp(path, top, length) == 0 && (path[length] == '/' || path[length] == '\0');
-}
-
-/* Whether files of different places would meet under one key, where the last one saved wins. */
-static bool clash(const char *one, const char *two)
-{
-    const char *a = stored_path(one), *b = stored_path(two);
-
-    if (a - one == b - two)
-        return strcmp(a, b) == 0;
-    return is_within(a, b) || is_within(b, a);
-}
-
 bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
                            const char *place, GError **error)
 {
     struct workflow_artifact *artifact;
-    g_autofree char *clean = normalise(path);
+    g_autofree char *clean = artifact_path_normalise(path);
 
-    if (!clean || !g_utf8_validate(clean, -1, NULL))
+    if (!clean)
         return error_set(error, EINVAL,
                          "%s: artifact path \"%s\" is refused: name a directory inside the work "
                          "directory, or an absolute one other than /",
                          place, path);
     for (guint i = 0; i < workflow->artifacts->len; i++) {
         artifact = workflow->artifacts->pdata[i];
-        if (clash(clean, artifact->path))
+        if (artifact_paths_clash(clean, artifact->path))
             return error_set(error, EINVAL,
                              "%s: artifact path \"%s\" is refused: its files would be stored in "
                              "the same place as those of \"%s\"; rename one",
@@ -243,6 +199,7 @@ static bool read_workflow(const char *file, const struct yaml_node *map, GPtrArr
         !schema_text(file, map, "help", &workflow->help, error) ||
         !schema_text(file, map, "working_dir", &workflow->working_dir, error) ||
         !schema_text(file, map, "python", &workflow->python, error) ||
+        !workflow_check_values(file, map, error) ||
         !schema_texts(file, map, "commands", true, &workflow->commands, error) ||
         !schema_texts(file, map, "env", false, &workflow->env, error) ||
         !read_list(file, map, "artifacts", read_artifact, workflow, error) ||

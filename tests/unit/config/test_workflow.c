@@ -116,6 +116,31 @@ Test(workflow, takes_artifacts_that_keep_apart)
     cr_assert_eq(((struct workflow *)list->pdata[0])->artifacts->len, 6);
 }
 
+Test(workflow, checks_the_values_of_what_it_wants)
+{
+    static const struct {
+        const char *line, *place, *part;
+    } wrong[] = {
+        {"working_dir: a/../../x", "w.yaml:5:18: ", "working_dir"},
+        {"env: [1A=x]", "w.yaml:5:11: ", "NAME=VALUE"},
+        {"env: [AWS_SESSION_TOKEN=x]", "w.yaml:5:11: ", "alone"},
+        {"resources: {memory: -1GB}", "w.yaml:5:25: ", "16GB"},
+        {"resources: {cpu: 1.5}", "w.yaml:5:22: ", "whole number"},
+        {"resources: {gpu: {cont: 1}}", "w.yaml:5:23: ", "did you mean \"count\""},
+        {"ports: [0]", "w.yaml:5:13: ", "65535"},
+        {"ports: ['1:2:3']", "w.yaml:5:13: ", "PORT:LOCAL"},
+        {"cache: x", "w.yaml:5:12: ", "must be a list"},
+        {"cache: [~]", "w.yaml:5:13: ", "path"},
+        {"registry_auth: {username: [x]}", "w.yaml:5:31: ", "text"},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autofree char *text = g_strdup_printf(BEGIN "    commands: [x]\n    %s\n", wrong[i].line);
+
+        refuses(text, wrong[i].place, wrong[i].part);
+    }
+}
+
 Test(workflow, refuses_aliases_and_depth)
 {
     g_autoptr(GString) deep = g_string_new("workflows: ");
