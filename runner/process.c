@@ -2,6 +2,7 @@
 #include "config/autofd.h"
 #include "config/error.h"
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -41,6 +42,7 @@ static void G_GNUC_NORETURN become(const struct process_options *options, int re
     if (null < 0 || dup2(null, 0) < 0 || dup2(options->output, 1) < 0 ||
         dup2(options->output, 2) < 0 || (options->cwd && chdir(options->cwd) != 0))
         give_up(report);
+    close_range(3, ~0U, CLOSE_RANGE_CLOEXEC); /* what libraries and our parent left open */
     execve(options->argv[0], options->argv, options->env);
     give_up(report);
 }
