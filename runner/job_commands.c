@@ -3,7 +3,9 @@
  *   running ──wish: stop, or a mount died──▶ ending (SIGTERM, grace) ──grace over──▶ SIGKILL
  *   running ──wish: abort─────────────────────────────────────────────────────────▶ SIGKILL
  *
- * The commands have ended when bash has; what it left in the background is ended then.
+ * The commands have ended when bash has; what it left in the background is ended then. A stop is
+ * different: bash dies at once of the SIGTERM that the whole group gets, so that the others of the
+ * group, who may be saving, are waited for until the grace is over.
  */
 #include "runner/job_commands.h"
 #include "config/autofd.h"
@@ -109,10 +111,16 @@ static void heed_signals(struct loop *loop)
     reap(loop);
 }
 
+/* The group outlives bash, and was asked to end a moment ago. (Its zombies are the keeper's.) */
+static bool is_group_ending(const struct loop *loop)
+{
+    return loop->kill_us && !loop->killed && kill(-loop->pid, 0) == 0;
+}
+
 static int timeout_ms(const struct loop *loop, bool room)
 {
     int64_t left_us = loop->kill_us - g_get_monotonic_time();
-    int limit = room ? IDLE_MS : FULL_MS;
+    int limit = room && !loop->ended ? IDLE_MS : FULL_MS; /* nothing tells of the group's end */
 
     if (!loop->kill_us || loop->killed)
         return limit;
@@ -122,7 +130,7 @@ static int timeout_ms(const struct loop *loop, bool room)
 static void wait_for_end(struct loop *loop)
 {
     heed_wish(loop);
-    while (!loop->ended) {
+    while (!loop->ended || is_group_ending(loop)) {
         bool room = log_writer_has_room(loop->log);
         struct pollfd fds[] = {{loop->signals, POLLIN, 0},
                                {loop->watch->fd, POLLIN, 0},
@@ -173,7 +181,9 @@ static bool start(struct loop *loop, GError **error)
         return error_set_errno(error, errno, "make a pipe");
     loop->output = pipes[0];
     writing = options.output = pipes[1];
-    if (process_start(&options, &loop->pid, error) && fcntl(loop->output, F_SETFL, O_NONBLOCK) == 0)
+    if (fcntl(loop->output, F_SETFL, O_NONBLOCK) != 0)
+        error_set_errno(error, errno, "make a pipe");
+    else if (process_start(&options, &loop->pid, error))
         return true;
     fd_close(&loop->output);
     return false;
