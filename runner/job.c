@@ -77,6 +77,7 @@ static struct run *wait_submitted(struct store *root, const char *repo, const ch
 static bool take(struct job *job, GError **error)
 {
     struct run *run = job->run;
+    g_autoptr(GError) bad = NULL;
 
     if (run->status != RUN_SUBMITTED)
         return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
@@ -89,8 +90,12 @@ static bool take(struct job *job, GError **error)
     run->owner.start_ticks = process_start_ticks(getpid());
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();
-    return work_dir_create(run, error) &&
-           run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error);
+    if (work_dir_create(run, &bad))
+        return run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error);
+    if (!run_store_move(job->root, run, RUN_FAILED, bad->message, error))
+        return false;
+    g_propagate_error(error, g_steal_pointer(&bad));
+    return false;
 }
 
 /* --- the steps --- */
@@ -179,6 +184,21 @@ static void close_log(struct job *job)
         fail(job, error);
 }
 
+/* The run is over: nobody looks for its pulse or a wish any more. */
+static void remove_signs(const struct job *job)
+{
+    static const char *const suffixes[] = {"beat", "stop"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        g_autofree char *key =
+            g_strdup_printf("runs/%s/%s.%s", job->run->repo, job->run->name, suffixes[i]);
+        g_autoptr(GError) error = NULL;
+
+        if (!store_delete(job->root, key, &error))
+            log_warning("%s", error->message);
+    }
+}
+
 /* The last move: by what was asked for, then by how it went. */
 static void conclude(struct job *job)
 {
@@ -208,6 +228,8 @@ static bool run_taken(struct job *job, GError **error)
     clean(job);
     conclude(job);
     job_watch_stop(&job->watch);
+    if (!job->taken)
+        remove_signs(job);
     return true;
 }
 

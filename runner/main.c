@@ -12,6 +12,7 @@
 #include "runner/lost.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,7 +111,8 @@ static bool settle(const struct arguments *arguments, GError **error)
     run = run_store_load(root, arguments->repo, arguments->run, error);
     if (!run)
         return false;
-    if (run_status_is_final(run->status) || run->owner.pid != worker)
+    if (run_status_is_final(run->status) ||
+        (run->owner.host ? run->owner.pid != worker : run->status != RUN_SUBMITTED))
         return true;
     return run_settle_lost(root, run, error);
 }
@@ -166,6 +168,7 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     struct arguments arguments = {0};
 
+    setlocale(LC_ALL, "");
     if (!parse(argc, argv, &arguments, &error)) {
         fprintf(stderr, "dstack-runner: %s\n", error->message);
         return 2;

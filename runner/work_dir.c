@@ -1,6 +1,7 @@
 #include "runner/work_dir.h"
 #include "config/error.h"
 #include "config/paths.h"
+#include "runner/machine.h"
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,8 +21,11 @@ bool work_dir_create(struct run *run, GError **error)
     code = g_build_filename(path, "code", NULL);
     mark = g_build_filename(path, "job", NULL);
     if (g_mkdir(code, 0755) != 0)
-        return error_set_errno(error, errno, "make %s", code);
-    return g_file_set_contents(mark, run->id, -1, error);
+        error_set_errno(error, errno, "make %s", code);
+    else if (g_file_set_contents(mark, run->id, -1, error))
+        return true;
+    tree_remove(path, NULL);
+    return false;
 }
 
 bool work_dir_is_ours(const struct run *run)
