@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { START_LOST_MS = 600000 }; /* elsewhere, a runner that has not taken its run by now is gone */
+
 static int open_log(const struct run *run, GError **error)
 {
     g_autofree char *home = dstack_home();
@@ -60,14 +62,15 @@ static char **arguments(const struct run_root *root, const struct run *run, GErr
     return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
 }
 
-/* The middle process: starts the runner in a session of its own, says its PID (0: it could not be
- * started), and is gone, so that the runner is nobody's child. */
+/* The middle process: starts the runner in a session of its own, says its PID (or minus an errno
+ * value), and is gone, so that the runner is nobody's child. */
 static void G_GNUC_NORETURN start_and_leave(const struct process_options *options, int report)
 {
+    g_autoptr(GError) error = NULL;
     pid_t pid = 0;
 
-    if (!process_start(options, &pid, NULL))
-        pid = 0;
+    if (!process_start(options, &pid, &error))
+        pid = -error_errno(error);
     _exit(write(report, &pid, sizeof pid) == sizeof pid ? 0 : 1);
 }
 
@@ -91,7 +94,8 @@ static bool detach(const struct process_options *options, pid_t *pid, GError **e
     told = TEMP_FAILURE_RETRY(read(reading, pid, sizeof *pid)) == sizeof *pid;
     while (waitpid(middle, NULL, 0) < 0 && errno == EINTR)
         ;
-    return (told && *pid > 0) || error_set(error, EIO, "%s could not be started", options->argv[0]);
+    return (told && *pid > 0) ||
+           error_set_errno(error, told ? -*pid : EIO, "start %s", options->argv[0]);
 }
 
 static bool submit(const struct run_root *root, const struct run *run, char **job, GError **error)
@@ -130,7 +134,7 @@ static bool status(const struct run *run, enum engine_state *state, GError **err
     uint64_t start_ticks;
     pid_t pid;
 
-    *state = ENGINE_UNKNOWN;
+    *state = run_now_ms() - run->submitted_ms > START_LOST_MS ? ENGINE_GONE : ENGINE_UNKNOWN;
     if (is_here(run, &pid, &start_ticks))
         *state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
     return true;
