@@ -1,7 +1,9 @@
 #include "runner/code.h"
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/paths.h"
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -81,6 +83,22 @@ static bool list_directory(const char *dir, const char *below, GPtrArray *files,
     return true;
 }
 
+/* Where runs and artifacts are kept is no code, even when it is in the directory. */
+static void leave_out_home(const char *dir, GPtrArray *files)
+{
+    g_autofree char *home = dstack_home(), *real_home = realpath(home, NULL);
+    g_autofree char *real_dir = realpath(dir, NULL);
+    g_autofree char *top = real_dir ? g_strconcat(real_dir, "/", NULL) : NULL;
+    g_autofree char *below = NULL;
+
+    if (!real_home || !top || !g_str_has_prefix(real_home, top))
+        return;
+    below = g_strconcat(real_home + strlen(top), "/", NULL);
+    for (guint i = files->len; i-- > 0;)
+        if (g_str_has_prefix(files->pdata[i], below))
+            g_ptr_array_remove_index(files, i);
+}
+
 GPtrArray *code_files(const char *dir, GError **error)
 {
     g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
@@ -88,6 +106,7 @@ GPtrArray *code_files(const char *dir, GError **error)
 
     if (!listed)
         return NULL;
+    leave_out_home(dir, files);
     g_ptr_array_sort(files, by_name);
     for (guint i = files->len; i-- > 1;) /* an unmerged file is listed once for each stage */
         if (strcmp(files->pdata[i], files->pdata[i - 1]) == 0)
