@@ -14,5 +14,6 @@ extern const struct provider provider_bash;
 /* NULL and ENOENT, with the names there are, for one that is not known. */
 const struct provider *provider_find(const char *name, GError **error);
 
-/* The environment of RUN's commands: ours, the job's own, the workflow's. */
+/* The environment of RUN's commands: ours without the store's credentials, the job's own, the
+ * workflow's. */
 char **provider_environment(const struct run *run);

@@ -49,6 +49,7 @@ void run_free(struct run *run)
     g_free(run->code_sha256);
     g_free(run->working_dir);
     g_strfreev(run->commands);
+    g_strfreev(run->args);
     g_strfreev(run->env);
     g_ptr_array_unref(run->artifacts);
     g_ptr_array_unref(run->deps);

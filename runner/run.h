@@ -63,10 +63,11 @@ struct run {
     /* spec */
     char *repo, *name;
     char *workflow, *provider, *engine;
-    char *code_sha256; /* code/SHA256.tar.zst; NULL: no code */
-    char *working_dir; /* below the code; NULL: its top */
-    char **commands;
-    char **env;           /* NAME=VALUE */
+    char *code_sha256;    /* code/SHA256.tar.zst; NULL: no code */
+    char *working_dir;    /* below the code; NULL: its top */
+    char **commands;      /* as written: their variables are replaced where they run */
+    char **args;          /* what ${{ run.args }} stands for */
+    char **env;           /* NAME=VALUE; NAME alone: its value where the runner is */
     GPtrArray *artifacts; /* struct run_artifact* */
     GPtrArray *deps;      /* struct run_dep* */
     unsigned grace_s;     /* between SIGTERM and SIGKILL */

@@ -81,6 +81,7 @@ static json_t *format_spec(const struct run *run)
     put_string(spec, "code", run->code_sha256);
     put_string(spec, "working_dir", run->working_dir);
     json_object_set_new(spec, "commands", format_strings(run->commands));
+    json_object_set_new(spec, "args", format_strings(run->args));
     json_object_set_new(spec, "env", format_strings(run->env));
     json_object_set_new(spec, "artifacts", format_artifacts(run));
     json_object_set_new(spec, "deps", format_deps(run));
@@ -310,10 +311,11 @@ static void parse_spec(struct reader *reader, struct run *run, json_t *spec)
     if (run->working_dir && (g_path_is_absolute(run->working_dir) || path_climbs(run->working_dir)))
         refuse(reader, "working_dir", "a path below the code");
     run->commands = parse_strings(reader, spec, "commands");
+    run->args = parse_strings(reader, spec, "args");
     run->env = parse_strings(reader, spec, "env");
     for (char **at = run->env; *at; at++)
-        if (!strchr(*at, '=') || **at == '=')
-            refuse(reader, "env", "NAME=VALUE");
+        if (!**at || **at == '=')
+            refuse(reader, "env", "NAME=VALUE or NAME");
     parse_artifacts(reader, run, spec);
     parse_deps(reader, run, spec);
     run->grace_s = get_integer(reader, spec, "grace_s", 0, 86400, run->grace_s);
