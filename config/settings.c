@@ -95,7 +95,7 @@ bool settings_load(struct settings *settings, GError **error)
     if (!g_file_get_contents(settings->path, &text, &size, &why)) {
         if (g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT))
             return true;
-        return error_set(error, EIO, "%s", why->message);
+        return error_set(error, EIO, "%s; set DSTACK_HOME to a directory of yours", why->message);
     }
     return settings_parse(settings, text, size, error);
 }
@@ -134,7 +134,9 @@ bool settings_save(const struct settings *settings, GError **error)
             g_string_append(out, "    default: true\n");
     }
     if (g_mkdir_with_parents(directory, 0700) != 0)
-        return error_set_errno(error, errno, "%s", directory);
+        return error_set(error, errno,
+                         "cannot make %s (%s): set DSTACK_HOME to a directory of yours", directory,
+                         g_strerror(errno));
     if (!g_file_set_contents_full(settings->path, out->str, out->len,
                                   G_FILE_SET_CONTENTS_CONSISTENT, 0600, &why))
         return error_set(error, EIO, "%s", why->message);

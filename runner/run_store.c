@@ -97,6 +97,16 @@ static void write_marker(struct store *root, const struct run *run)
         log_warning("the listing of runs is behind for a moment: %s", error->message);
 }
 
+/* What we could not read again must not be written: nobody could stop or remove it. */
+static bool check_readable(const struct run *run, GError **error)
+{
+    size_t size;
+    g_autofree char *text = run_format(run, &size);
+    g_autoptr(Run) read = run_parse(run->repo, run->name, text, size, error);
+
+    return read != NULL;
+}
+
 bool run_store_create(struct store *root, struct run *run, GError **error)
 {
     bool choose = run->name == NULL;
@@ -108,7 +118,7 @@ bool run_store_create(struct store *root, struct run *run, GError **error)
             g_free(run->name);
             run->name = run_name_choose(root, run->repo, error);
         }
-        if (!run->name || !check_names(run->repo, run->name, error))
+        if (!run->name || !check_names(run->repo, run->name, error) || !check_readable(run, error))
             return false;
         if (write_document(root, run, &taken)) {
             write_marker(root, run);
@@ -191,8 +201,11 @@ struct run *run_store_refresh(struct store *root, const char *repo, const char *
         return g_steal_pointer(&run);
     if (error_is(raced, ESTALE)) /* someone else settled it, or the runner came back */
         return run_store_load(root, repo, name, error);
-    g_propagate_error(error, g_steal_pointer(&raced));
-    return NULL;
+    log_warning("run %s is lost, and that cannot be noted: %s", name, raced->message);
+    run->status = RUN_FAILED; /* true all the same */
+    g_free(run->reason);
+    run->reason = g_strdup("runner lost");
+    return g_steal_pointer(&run);
 }
 
 /* --- the wish to stop --- */

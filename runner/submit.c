@@ -2,9 +2,11 @@
 #include "config/error.h"
 #include "config/log.h"
 #include "config/workflow.h"
+#include "config/workflow_values.h"
 #include "runner/code.h"
 #include "runner/provider.h"
 #include "runner/run_store.h"
+#include "runner/variables.h"
 #include "storage/remote.h"
 #include <string.h>
 
@@ -17,30 +19,27 @@ static void give_up(struct store *root, struct run *run, const GError *why)
         log_warning("run %s may look pending for some minutes: %s", run->name, error->message);
 }
 
-static bool start(struct run *run, struct store *root, const struct run_root *where,
-                  const struct engine *engine, GError **error)
-{
-    if (!engine->submit(where, run, &run->engine_job, error))
-        return false;
-    return run_store_move(root, run, RUN_SUBMITTED, NULL, error);
-}
-
-bool submit_prepared(struct run *run, struct store *root, const struct run_root *where,
-                     const char *code_dir, GError **error)
+static bool tag_and_start(const struct submit_request *request, struct run *run, GError **error)
 {
     const struct engine *engine = engine_find(run->engine ? run->engine : "local", error);
+
+    return engine &&
+           (!request->tag ||
+            tag_save(request->root, run->repo, request->tag, run->name, false, error)) &&
+           engine->submit(&request->where, run, &run->engine_job, error) &&
+           run_store_move(request->root, run, RUN_SUBMITTED, NULL, error);
+}
+
+bool submit_start(const struct submit_request *request, struct run *run, GError **error)
+{
     g_autoptr(GError) failed = NULL;
 
-    if (!engine || !provider_find(run->provider, error))
-        return false;
-    if (code_dir && !code_save(root, code_dir, &run->code_sha256, error))
-        return false;
     run->submitted_ms = run_now_ms();
-    if (!run_store_create(root, run, error))
+    if (!run_store_create(request->root, run, error))
         return false;
-    if (start(run, root, where, engine, &failed))
+    if (tag_and_start(request, run, &failed))
         return true;
-    give_up(root, run, failed);
+    give_up(request->root, run, failed);
     g_propagate_error(error, g_steal_pointer(&failed));
     return false;
 }
@@ -95,7 +94,7 @@ static bool add_dep(struct run *run, struct store *root, const struct workflow_d
     return true;
 }
 
-/* "K=V" as it is; "K" with the value it has here. */
+/* "K=V" as it is; "K" with the value it has here, unless that must not get into the store. */
 static char **resolve_env(char **env, GError **error)
 {
     g_autoptr(GPtrArray) resolved = g_ptr_array_new_with_free_func(g_free);
@@ -108,11 +107,32 @@ static char **resolve_env(char **env, GError **error)
                       *at);
             return NULL;
         }
-        g_ptr_array_add(resolved,
-                        strchr(*at, '=') ? g_strdup(*at) : g_strdup_printf("%s=%s", *at, value));
+        g_ptr_array_add(resolved, strchr(*at, '=') || env_is_credential(*at)
+                                      ? g_strdup(*at)
+                                      : g_strdup_printf("%s=%s", *at, value));
     }
     g_ptr_array_add(resolved, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&resolved), FALSE);
+}
+
+/* Arguments that no command takes are more likely a mistyped option. */
+static bool check_variables(const struct workflow *workflow, char **args, GError **error)
+{
+    bool uses_args = false;
+
+    for (char **at = workflow->commands; at && *at; at++) {
+        g_autofree char *command = variables_replace(*at, "", args, &uses_args, error);
+
+        if (!command) {
+            g_prefix_error(error, "workflow %s: ", workflow->name);
+            return false;
+        }
+    }
+    return !args || !*args || uses_args ||
+           error_set(error, EINVAL,
+                     "workflow %s takes no arguments (\"%s\" was given): none of its commands has "
+                     "${{ run.args }}",
+                     workflow->name, *args);
 }
 
 static bool fill(struct run *run, const struct submit_request *request, GError **error)
@@ -124,6 +144,7 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     run->engine = g_strdup(request->engine);
     run->working_dir = g_strdup(workflow->working_dir);
     run->commands = g_strdupv(workflow->commands);
+    run->args = g_strdupv(request->args);
     run->env = resolve_env(workflow->env, error);
     if (!run->env)
         return false;
@@ -138,12 +159,19 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     return true;
 }
 
-struct run *submit_run(const struct submit_request *request, GError **error)
+struct run *submit_prepare(const struct submit_request *request, GError **error)
 {
-    g_autoptr(Run) run = run_new(request->repo, request->run_name);
+    g_autoptr(Run) run = run_new(request->repo, NULL);
 
-    if (!fill(run, request, error) ||
-        !submit_prepared(run, request->root, &request->where, request->code_dir, error))
+    if (!check_variables(request->workflow, request->args, error) || !fill(run, request, error) ||
+        !provider_find(run->provider, error) ||
+        (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
+    if (request->code_dir &&
+        !code_save(request->root, request->code_dir, &run->code_sha256, error)) {
+        g_prefix_error(error, "the code of %s was not saved to %s: ", request->code_dir,
+                       store_url(request->root));
+        return NULL;
+    }
     return g_steal_pointer(&run);
 }

@@ -13,15 +13,16 @@ struct submit_request {
     struct store *root;    /* already open */
     struct run_root where; /* the same, as the runner opens it */
     const struct workflow *workflow;
+    char **args;          /* for ${{ run.args }} */
     const char *repo;     /* REPO in keys */
-    const char *code_dir; /* the working tree's top */
-    const char *run_name; /* NULL: choose one */
+    const char *code_dir; /* the working tree's top; NULL: no code */
+    const char *tag;      /* NULL: none; refused when another run has it */
     const char *engine;   /* NULL: "local" */
 };
 
-struct run *submit_run(const struct submit_request *request, GError **error);
+/* Checks everything and saves the code: what can take long or go wrong, and leaves no trace that
+ * anyone sees. The run has no name yet. */
+struct run *submit_prepare(const struct submit_request *request, GError **error);
 
-/* The step after the workflow was turned into RUN (repo, workflow, commands, artifacts, env):
- * for callers that made it otherwise. */
-bool submit_prepared(struct run *run, struct store *root, const struct run_root *where,
-                     const char *code_dir, GError **error);
+/* Makes the run, tags it and hands it to the engine. */
+bool submit_start(const struct submit_request *request, struct run *run, GError **error);

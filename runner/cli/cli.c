@@ -1,6 +1,7 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
+#include "config/paths.h"
 #include "storage/keys.h"
 #include "storage/remote.h"
 
@@ -43,37 +44,58 @@ int cli_fail(GError *error)
     return 1;
 }
 
+/* The default one first. */
+static void list_remotes(struct cli_roots *roots)
+{
+    bool none = roots->settings.remotes->len == 0, embedded;
+    struct remote *first = settings_remote(&roots->settings, NULL, &embedded, NULL);
+
+    roots->remotes = g_ptr_array_new();
+    roots->opened = g_ptr_array_new_with_free_func((GDestroyNotify)store_unref);
+    if (none) {
+        g_autofree char *path = dstack_home_path("remote");
+
+        if (!g_file_test(path, G_FILE_TEST_IS_DIR))
+            return;
+    }
+    g_ptr_array_add(roots->remotes, first);
+    for (guint i = 0; i < roots->settings.remotes->len; i++)
+        if (roots->settings.remotes->pdata[i] != first)
+            g_ptr_array_add(roots->remotes, roots->settings.remotes->pdata[i]);
+    g_ptr_array_set_size(roots->opened, (gint)roots->remotes->len);
+}
+
 bool cli_roots_open(struct cli_roots *roots, GError **error)
 {
     memset(roots, 0, sizeof(*roots));
     if (!repo_find(".", &roots->repo, error) || !settings_load(&roots->settings, error))
         return false;
+    list_remotes(roots);
     roots->local = local_open(error);
-    if (!roots->local)
-        return false;
-    if (roots->settings.remotes->len) {
-        bool embedded;
-        const struct remote *remote = settings_remote(&roots->settings, NULL, &embedded, error);
-
-        roots->remote = remote ? remote_open(remote, error) : NULL;
-        return roots->remote != NULL;
-    } else {
-        bool embedded;
-        const struct remote *remote = settings_remote(&roots->settings, NULL, &embedded, NULL);
-        const char *path = remote->storage + strlen("file://");
-
-        if (g_file_test(path, G_FILE_TEST_IS_DIR))
-            roots->remote = remote_open(remote, error);
-        return roots->remote || !g_file_test(path, G_FILE_TEST_IS_DIR);
-    }
+    return roots->local != NULL;
 }
 
 void cli_roots_clear(struct cli_roots *roots)
 {
     store_unref(roots->local);
-    store_unref(roots->remote);
+    g_clear_pointer(&roots->opened, g_ptr_array_unref);
+    g_clear_pointer(&roots->remotes, g_ptr_array_unref);
     settings_clear(&roots->settings);
     repo_clear(&roots->repo);
+}
+
+unsigned cli_roots_count(const struct cli_roots *roots)
+{
+    return 1 + roots->remotes->len;
+}
+
+struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error)
+{
+    if (i == 0)
+        return roots->local;
+    if (!roots->opened->pdata[i - 1])
+        roots->opened->pdata[i - 1] = remote_open(roots->remotes->pdata[i - 1], error);
+    return roots->opened->pdata[i - 1];
 }
 
 static bool has_run(struct store *root, const char *repo, const char *name, bool *has,
@@ -91,58 +113,69 @@ static bool has_run(struct store *root, const char *repo, const char *name, bool
     return false;
 }
 
-struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error)
+bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,
+                    GError **error)
 {
-    struct store *candidates[] = {roots->local, roots->remote};
+    bool is_tag = *name == ':', has = false;
+    g_autoptr(GError) missing = NULL;
 
-    if (!keys_name_is_valid(name)) {
-        error_set(error, EINVAL, "\"%s\" cannot be a run's name", name);
-        return NULL;
+    *run = NULL;
+    if (!is_tag && !keys_name_is_valid(name))
+        return error_set(error, EINVAL, "\"%s\" cannot be a run's name", name);
+    if (is_tag && tag_load(root, repo, name + 1, run, &missing))
+        return true;
+    if (is_tag ? !error_is(missing, ENOENT) : !has_run(root, repo, name, &has, &missing)) {
+        g_propagate_error(error, g_steal_pointer(&missing));
+        return false;
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(candidates); i++) {
-        bool has = false;
-
-        if (candidates[i] && !has_run(candidates[i], roots->repo.id, name, &has, error))
-            return NULL;
-        if (has)
-            return candidates[i];
-    }
-    error_set(error, ENOENT, "no run %s in repo %s; see dstack ps -a", name, roots->repo.id);
-    return NULL;
+    if (has)
+        *run = g_strdup(name);
+    return has || error_set(error, ENOENT, "no %s %s in repo %s; see dstack %s",
+                            is_tag ? "tag" : "run", name + is_tag, repo, is_tag ? "tags" : "ps -a");
 }
 
 struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, GError **error)
 {
-    struct store *candidates[] = {roots->local, roots->remote};
+    g_autoptr(GError) why = NULL;
 
-    if (*name != ':') {
-        struct store *root = cli_find_run(roots, name, error);
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        struct store *root;
 
-        *run = root ? g_strdup(name) : NULL;
-        return root;
+        g_clear_error(&why);
+        root = cli_root(roots, i, &why);
+        if (root && cli_resolve_in(root, roots->repo.id, name, run, &why))
+            return root;
+        if (!error_is(why, ENOENT))
+            break;
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(candidates); i++) {
-        g_autoptr(GError) why = NULL;
-
-        if (candidates[i] && tag_load(candidates[i], roots->repo.id, name + 1, run, &why))
-            return candidates[i];
-        if (why && !error_is(why, ENOENT)) {
-            g_propagate_error(error, g_steal_pointer(&why));
-            return NULL;
-        }
-    }
-    error_set(error, ENOENT, "no tag %s in repo %s; see dstack tags", name + 1, roots->repo.id);
+    g_propagate_error(error, g_steal_pointer(&why));
     return NULL;
+}
+
+struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error)
+{
+    g_autofree char *run = NULL;
+
+    if (*name == ':') {
+        error_set(error, EINVAL, "\"%s\" cannot be a run's name", name);
+        return NULL;
+    }
+    return cli_resolve(roots, name, &run, error);
+}
+
+bool cli_answer(void)
+{
+    char answer[16];
+
+    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
 bool cli_confirm(const char *question, bool otherwise)
 {
-    char answer[16];
-
     if (!isatty(STDIN_FILENO))
         return otherwise;
     fprintf(stderr, "%s [y/N] ", question);
-    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+    return cli_answer();
 }
 
 void cli_table_init(struct cli_table *table, unsigned columns)

@@ -29,30 +29,37 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
 /* "dstack: MESSAGE" on stderr; frees ERROR. Returns 1. */
 int cli_fail(GError *error);
 
-/* The repo of the current directory, and the roots where runs are: this machine's, and the default
- * remote's when one is configured (or the embedded one was used). */
+/* The repo of the current directory, and the roots where runs are: this machine's, then the
+ * remotes', the default one first. With no remote configured, the embedded one if it was used. */
 struct cli_roots {
     struct repo repo;
     struct settings settings;
     struct store *local;
-    struct store *remote; /* NULL: none */
+    GPtrArray *remotes; /* struct remote*, borrowed from the settings */
+    GPtrArray *opened;  /* struct store*, as many; NULL: not yet */
 };
 
 bool cli_roots_open(struct cli_roots *roots, GError **error);
 void cli_roots_clear(struct cli_roots *roots);
 
-/* The root that has run NAME; borrowed. ENOENT, with what to do, when neither has it. */
+/* How many there are, and the I-th, borrowed: 0 is this machine's. A remote is opened when it is
+ * first wanted, so that what is done here works without it. */
+unsigned cli_roots_count(const struct cli_roots *roots);
+struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error);
+
+/* The root that has run NAME; borrowed. ENOENT, with what to do, when none has it. */
 struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error);
 
 /* The run that NAME (a run, or ":TAG") means, and its root. RUN is the caller's. */
 struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, GError **error);
 
-/* Makes TAG mean RUN; an older meaning is replaced. */
-bool cli_tag_write(struct store *root, const char *repo, const char *tag, const char *run,
-                   GError **error);
+/* The same in one root. */
+bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,
+                    GError **error);
 
 /* Asks a yes-or-no question on a terminal; without one the answer is OTHERWISE. */
 bool cli_confirm(const char *question, bool otherwise);
+bool cli_answer(void); /* reads the answer alone */
 
 /* Columns of text, each as wide as its widest cell: cells are added row by row. */
 struct cli_table {

@@ -2,18 +2,19 @@
 
 #include "config/error.h"
 #include "runner/engine.h"
+#include "storage/keys.h"
 #include "storage/remote.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Asks on a terminal for what was not given. */
+/* Asks for what was not given. */
 static void ask(const char *question, char **answer)
 {
     char line[1024];
 
-    if (*answer || !isatty(STDIN_FILENO))
+    if (*answer)
         return;
     fprintf(stderr, "%s: ", question);
     if (fgets(line, sizeof(line), stdin)) {
@@ -30,13 +31,21 @@ static bool check_writable(const struct remote *remote, GError **error)
     g_autofree char *uuid = g_uuid_string_random();
     g_autofree char *key = g_strconcat(".dstack-probe-", uuid, NULL);
 
-    if (!root || !store_check(root, error))
+    if (!root)
         return false;
     if (!store_write(root, key, "probe", 5, NULL, NULL, error)) {
         g_prefix_error(error, "%s cannot be written: ", remote->storage);
         return false;
     }
     return store_delete(root, key, error);
+}
+
+static bool check_name(const char *name, GError **error)
+{
+    return keys_name_is_valid(name) ||
+           error_set(error, EINVAL,
+                     "\"%s\" cannot be a remote's name: use letters, digits, '.', '_' and '-'",
+                     name);
 }
 
 static int run(const struct command *command, int argc, char **argv)
@@ -64,11 +73,16 @@ static int run(const struct command *command, int argc, char **argv)
 
     if (!cli_parse(command, entries, &argc, &argv, 0, 0, &status))
         return status;
-    ask("Storage (s3://BUCKET/PREFIX or file:///DIR)", &storage);
-    if (storage && g_str_has_prefix(storage, "s3://") && !endpoint)
-        ask("Endpoint (empty for AWS)", &endpoint);
+    if (!storage && isatty(STDIN_FILENO)) { /* with --storage the rest has its defaults */
+        ask("Storage (s3://BUCKET/PREFIX or file:///DIR)", &storage);
+        if (storage && g_str_has_prefix(storage, "s3://")) {
+            ask("Endpoint (empty for AWS)", &endpoint);
+            ask("Region (empty: from the environment or the profile)", &region);
+            ask("Profile in ~/.aws (empty: the environment, or the default one)", &profile);
+        }
+    }
     if (!storage) {
-        fprintf(stderr, "dstack config: --storage URL is missing\n");
+        fprintf(stderr, "dstack config: --storage URL is missing; see dstack config --help\n");
         return 2;
     }
     remote = remote_new(name ? name : "default", storage);
@@ -80,8 +94,8 @@ static int run(const struct command *command, int argc, char **argv)
         g_free(remote->engine);
         remote->engine = g_strdup(engine);
     }
-    ok = engine_find(remote->engine, &error) && settings_load(&settings, &error) &&
-         check_writable(remote, &error);
+    ok = check_name(remote->name, &error) && engine_find(remote->engine, &error) &&
+         settings_load(&settings, &error) && check_writable(remote, &error);
     if (ok) {
         settings_put(&settings, remote);
         ok = settings_save(&settings, &error);

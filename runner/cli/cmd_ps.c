@@ -1,5 +1,6 @@
 #include "runner/cli/cli.h"
 
+#include "config/error.h"
 #include "config/units.h"
 #include "storage/remote.h"
 
@@ -15,61 +16,103 @@ struct options {
     gboolean all, verbose, watch, json;
 };
 
+/* A run, and the root that has it. */
+struct row {
+    struct run_summary *summary;
+    struct store *root;
+};
+
+static void row_free(gpointer data)
+{
+    run_summary_free(((struct row *)data)->summary);
+    g_free(data);
+}
+
+static struct run_summary *summary_at(GPtrArray *rows, guint i)
+{
+    return ((struct row *)rows->pdata[i])->summary;
+}
+
 static int newest_first(const void *a, const void *b)
 {
-    const struct run_summary *x = *(const struct run_summary *const *)a;
-    const struct run_summary *y = *(const struct run_summary *const *)b;
+    const struct run_summary *x = (*(const struct row *const *)a)->summary;
+    const struct run_summary *y = (*(const struct row *const *)b)->summary;
 
     return x->submitted_ms < y->submitted_ms ? 1 : x->submitted_ms > y->submitted_ms ? -1 : 0;
 }
 
 /* Appends what ROOT has; a run that was pushed is shown once. */
-static bool add_runs(struct store *root, const char *repo, const char *only, GPtrArray *runs,
-                     GError **error)
+static bool add_runs(struct store *root, const char *repo, const char *only, GHashTable *seen,
+                     GPtrArray *rows, GError **error)
 {
-    g_autoptr(GPtrArray) list = root ? run_store_list(root, repo, error) : NULL;
+    g_autoptr(GPtrArray) list = run_store_list(root, repo, error);
 
-    if (!root)
-        return true;
-    if (!list)
-        return false;
-    for (guint i = 0; i < list->len; i++) {
+    for (guint i = 0; list && i < list->len; i++) {
         struct run_summary *summary = list->pdata[i];
-        bool known = only && strcmp(only, summary->name) != 0;
+        g_autofree char *key =
+            g_strdup_printf("%s %" G_GINT64_FORMAT, summary->name, summary->submitted_ms);
+        struct row *row;
 
-        for (guint j = 0; !known && j < runs->len; j++)
-            known = strcmp(((struct run_summary *)runs->pdata[j])->name, summary->name) == 0;
-        if (known)
+        if ((only && strcmp(only, summary->name) != 0) ||
+            !g_hash_table_add(seen, g_steal_pointer(&key)))
             continue;
-        g_ptr_array_add(runs, summary);
+        row = g_new0(struct row, 1);
+        *row = (struct row){summary, root};
+        g_ptr_array_add(rows, row);
         list->pdata[i] = NULL;
     }
-    return true;
+    return list != NULL;
+}
+
+/* False when a root could not be asked; ROWS holds what the ones before it have. */
+static bool find_runs(struct cli_roots *roots, const char *only, GPtrArray *rows, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+
+    for (unsigned i = 0; i < cli_roots_count(roots) && !(only && rows->len); i++) {
+        struct store *root = cli_root(roots, i, error);
+
+        if (!root || !add_runs(root, roots->repo.id, only, seen, rows, error))
+            return false;
+    }
+    return !only || rows->len ||
+           error_set(error, ENOENT, "no run %s in repo %s; see dstack ps -a", only, roots->repo.id);
 }
 
 /* Without -a: the unfinished runs, or else the last one that finished. */
-static void keep_current(GPtrArray *runs)
+static void keep_current(GPtrArray *rows)
 {
     guint unfinished = 0;
 
-    for (guint i = 0; i < runs->len; i++)
-        unfinished += !run_status_is_final(((struct run_summary *)runs->pdata[i])->status);
-    for (guint i = runs->len; i-- > 0;) {
-        const struct run_summary *summary = runs->pdata[i];
-        bool keep = unfinished ? !run_status_is_final(summary->status) : i == 0;
+    for (guint i = 0; i < rows->len; i++)
+        unfinished += !run_status_is_final(summary_at(rows, i)->status);
+    for (guint i = rows->len; i-- > 0;)
+        if (unfinished ? run_status_is_final(summary_at(rows, i)->status) : i != 0)
+            g_ptr_array_remove_index(rows, i);
+}
 
-        if (!keep)
-            g_ptr_array_remove_index(runs, i);
+/* A listing does not know why a run failed: its document does. */
+static void add_reasons(GPtrArray *rows, const char *repo)
+{
+    for (guint i = 0; i < rows->len; i++) {
+        const struct row *row = rows->pdata[i];
+        g_autoptr(GError) error = NULL;
+        g_autoptr(Run) run = NULL;
+
+        if (row->summary->status != RUN_FAILED || row->summary->reason)
+            continue;
+        run = run_store_load(row->root, repo, row->summary->name, &error);
+        row->summary->reason = g_strdup(run ? run->reason : error->message);
     }
 }
 
-static void print_json(GPtrArray *runs)
+static void print_json(GPtrArray *rows)
 {
     json_t *list = json_array();
     char *text;
 
-    for (guint i = 0; i < runs->len; i++) {
-        const struct run_summary *run = runs->pdata[i];
+    for (guint i = 0; i < rows->len; i++) {
+        const struct run_summary *run = summary_at(rows, i);
 
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s?}", "run", run->name,
@@ -85,17 +128,21 @@ static void print_json(GPtrArray *runs)
     json_decref(list);
 }
 
-static void print_table(GPtrArray *runs, bool verbose)
+static void print_table(GPtrArray *rows, bool verbose, bool reasons)
 {
-    static const char *const heads[] = {"RUN", "WORKFLOW", "SUBMITTED", "STATUS", "EXIT", "REASON"};
     struct cli_table table;
-    unsigned columns = verbose ? 6 : 4;
 
-    cli_table_init(&table, columns);
-    for (unsigned i = 0; i < columns; i++)
-        cli_table_add(&table, heads[i]);
-    for (guint i = 0; i < runs->len; i++) {
-        const struct run_summary *run = runs->pdata[i];
+    cli_table_init(&table, 4 + verbose + reasons);
+    cli_table_add(&table, "RUN");
+    cli_table_add(&table, "WORKFLOW");
+    cli_table_add(&table, "SUBMITTED");
+    cli_table_add(&table, "STATUS");
+    if (verbose)
+        cli_table_add(&table, "EXIT");
+    if (reasons)
+        cli_table_add(&table, "REASON");
+    for (guint i = 0; i < rows->len; i++) {
+        const struct run_summary *run = summary_at(rows, i);
         g_autofree char *ago = ago_format(run->submitted_ms, run_now_ms());
         g_autofree char *code = run->exit_code >= 0 ? g_strdup_printf("%d", run->exit_code) : NULL;
 
@@ -103,33 +150,44 @@ static void print_table(GPtrArray *runs, bool verbose)
         cli_table_add(&table, run->workflow ? run->workflow : "");
         cli_table_add(&table, ago);
         cli_table_add(&table, run_status_name(run->status));
-        if (verbose) {
+        if (verbose)
             cli_table_add(&table, code ? code : "");
+        if (reasons)
             cli_table_add(&table, run->reason ? run->reason : "");
-        }
     }
     cli_table_print(&table);
+}
+
+static bool has_reason(GPtrArray *rows)
+{
+    for (guint i = 0; i < rows->len; i++)
+        if (summary_at(rows, i)->reason)
+            return true;
+    return false;
 }
 
 static bool show(struct cli_roots *roots, const char *only, const struct options *options,
                  GError **error)
 {
-    g_autoptr(GPtrArray) runs = g_ptr_array_new_with_free_func((GDestroyNotify)run_summary_free);
+    g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(row_free);
+    bool complete = find_runs(roots, only, rows, error);
 
-    if (!add_runs(roots->local, roots->repo.id, only, runs, error) ||
-        !add_runs(roots->remote, roots->repo.id, only, runs, error))
+    if (!complete && rows->len == 0)
         return false;
-    g_ptr_array_sort(runs, newest_first);
+    g_ptr_array_sort(rows, newest_first);
     if (!options->all && !only)
-        keep_current(runs);
+        keep_current(rows);
+    if (!options->all || options->verbose)
+        add_reasons(rows, roots->repo.id);
     if (options->watch && isatty(STDOUT_FILENO))
         printf("\033[H\033[2J");
     if (options->json)
-        print_json(runs);
+        print_json(rows);
     else
-        print_table(runs, options->verbose);
+        print_table(rows, options->verbose,
+                    options->verbose || (!options->all && has_reason(rows)));
     fflush(stdout);
-    return true;
+    return complete;
 }
 
 static int run(const struct command *command, int argc, char **argv)
@@ -137,7 +195,8 @@ static int run(const struct command *command, int argc, char **argv)
     struct options options = {0};
     const GOptionEntry entries[] = {
         {"all", 'a', 0, G_OPTION_ARG_NONE, &options.all, "All runs, not only current ones", NULL},
-        {"verbose", 'v', 0, G_OPTION_ARG_NONE, &options.verbose, "Exit codes and reasons", NULL},
+        {"verbose", 'v', 0, G_OPTION_ARG_NONE, &options.verbose, "Exit codes and reasons too",
+         NULL},
         {"watch", 'w', 0, G_OPTION_ARG_NONE, &options.watch, "Refresh every 2 s", NULL},
         {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "Print JSON", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

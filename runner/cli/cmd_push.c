@@ -40,15 +40,45 @@ static bool copy_run(struct store *from, struct store *to, const char *repo, con
     return true;
 }
 
-static struct store *open_remote(struct cli_roots *roots, GError **error)
+/* Refuses what would be wrong over there: a run that goes on here, and mixing two runs that have
+ * the same name by chance. */
+static bool check(struct store *from, struct store *to, const char *repo, const char *name,
+                  GError **error)
+{
+    g_autoptr(Run) run = run_store_refresh(from, repo, name, error), other = NULL;
+    g_autoptr(GError) missing = NULL;
+
+    if (!run)
+        return false;
+    if (!run_status_is_final(run->status))
+        return error_set(error, EBUSY, "run %s is %s: copy it when it is finished", name,
+                         run_status_name(run->status));
+    other = run_store_load(to, repo, name, &missing);
+    if (!other && !error_is(missing, ENOENT)) {
+        g_propagate_error(error, g_steal_pointer(&missing));
+        return false;
+    }
+    return !other || strcmp(other->id, run->id) == 0 ||
+           error_set(error, EEXIST, "%s has another run called %s: remove one of the two",
+                     store_url(to), name);
+}
+
+static bool copy_between(struct cli_roots *roots, const char *name, bool push,
+                         struct transfer_result *result, GError **error)
 {
     bool embedded;
-    const struct remote *remote = settings_remote(&roots->settings, NULL, &embedded, error);
+    const struct remote *where = settings_remote(&roots->settings, NULL, &embedded, error);
+    g_autoptr(Store) remote = where ? remote_open(where, error) : NULL;
+    struct store *from = push ? roots->local : remote, *to = push ? remote : roots->local;
+    g_autofree char *run = NULL;
 
+    if (!remote || !cli_resolve_in(from, roots->repo.id, name, &run, error) ||
+        !check(from, to, roots->repo.id, run, error))
+        return false;
     if (embedded)
         fprintf(stderr, "No remote is configured: using the one under %s (see dstack config)\n",
-                remote->storage);
-    return remote ? remote_open(remote, error) : NULL;
+                where->storage);
+    return copy_run(from, to, roots->repo.id, name, run, result, error);
 }
 
 static int copy(const struct command *command, int argc, char **argv, bool push)
@@ -61,20 +91,7 @@ static int copy(const struct command *command, int argc, char **argv, bool push)
 
     if (!cli_parse(command, NULL, &argc, &argv, 1, 1, &status))
         return status;
-    ok = cli_roots_open(&roots, &error);
-    if (ok) {
-        g_autoptr(Store) remote = open_remote(&roots, &error);
-        struct cli_roots only = {.repo = roots.repo};
-        g_autofree char *run = NULL;
-        struct store *from = NULL;
-
-        if (remote) {
-            only.local = push ? roots.local : remote;
-            from = cli_resolve(&only, argv[1], &run, &error);
-        }
-        ok = from && copy_run(from, push ? remote : roots.local, roots.repo.id, argv[1], run,
-                              &result, &error);
-    }
+    ok = cli_roots_open(&roots, &error) && copy_between(&roots, argv[1], push, &result, &error);
     cli_roots_clear(&roots);
     if (ok)
         fprintf(stderr, "%" G_GUINT64_FORMAT " files copied, %" G_GUINT64_FORMAT " already there\n",

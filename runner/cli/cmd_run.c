@@ -1,14 +1,16 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
-#include "config/units.h"
 #include "config/workflow.h"
+#include "config/workflow_values.h"
+#include "runner/cli/arguments.h"
 #include "runner/logs.h"
 #include "runner/submit.h"
 #include "storage/remote.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,8 @@ struct options {
     bool remote;
     char *remote_name, *tag, *commands;
     char **env, **artifacts;
+    char *workflow, **args; /* borrowed from words */
+    char **words;
 };
 
 /* Written by the signal handler alone. */
@@ -33,23 +37,52 @@ static void on_signal(int number)
     __atomic_store_n(&stop_following, 1, __ATOMIC_RELAXED);
 }
 
-/* --remote may stand alone or name one. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* Whether to stop: yes, or Ctrl-C once more. Signals arrive inside ppoll only, so that none is
+ * missed between the look at signals_seen and the wait. */
+static bool ask_stop(void)
+{
+    struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+    sigset_t ours, before;
+    bool stop;
+
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &ours, &before);
+    fprintf(stderr, "Stop the run? [y/N] ");
+    while (signals_seen < 2 && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR)
+        ;
+    stop = signals_seen > 1 || cli_answer();
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return stop;
+}
+
+/* --remote may stand alone ("--remote=" by now) or name one. */
 static gboolean parse_remote(const char *option, const char *value, gpointer user, GError **error)
 {
     struct options *options = user;
 
     options->remote = true;
-    options->remote_name = g_strdup(value);
+    options->remote_name = value && *value ? g_strdup(value) : NULL;
     return TRUE;
 }
 
 /* A written-down workflow, or `bash -c '…'`. */
 static struct workflow *choose_workflow(const struct repo *repo, const struct options *options,
-                                        const char *name, GPtrArray **list, GError **error)
+                                        GPtrArray **list, GError **error)
 {
-    if (options->commands && strcmp(name, "bash") == 0) {
-        struct workflow *workflow = workflow_new("bash", "bash");
+    struct workflow *workflow;
 
+    if (options->commands) {
+        workflow = workflow_new("bash", "bash");
         *list = g_ptr_array_new_with_free_func((GDestroyNotify)workflow_free);
         workflow->commands = g_new0(char *, 2);
         workflow->commands[0] = g_strdup(options->commands);
@@ -57,7 +90,26 @@ static struct workflow *choose_workflow(const struct repo *repo, const struct op
         return workflow;
     }
     *list = workflows_load(repo->top, error);
-    return *list ? workflows_find(*list, name, error) : NULL;
+    workflow = *list ? workflows_find(*list, options->workflow, error) : NULL;
+    if (*list && !workflow && strcmp(options->workflow, "bash") == 0)
+        g_prefix_error(error, "give commands with dstack run bash -c '…', since there is ");
+    return workflow;
+}
+
+static bool add_env(struct workflow *workflow, char **env, GError **error)
+{
+    guint old = workflow->env ? g_strv_length(workflow->env) : 0;
+    guint more = env ? g_strv_length(env) : 0;
+
+    if (more == 0)
+        return true;
+    workflow->env = g_renew(char *, workflow->env, old + more + 1);
+    for (guint i = 0; i <= more; i++)
+        workflow->env[old + i] = g_strdup(env[i]);
+    for (guint i = 0; i < more; i++)
+        if (!workflow_env_check(env[i], "--env", error))
+            return false;
+    return true;
 }
 
 static bool apply_options(struct workflow *workflow, const struct options *options, GError **error)
@@ -68,38 +120,35 @@ static bool apply_options(struct workflow *workflow, const struct options *optio
     for (char **artifact = options->artifacts; artifact && *artifact; artifact++)
         if (!workflow_add_artifact(workflow, *artifact, false, "--artifact", error))
             return false;
-    if (options->env && *options->env) {
-        guint old = workflow->env ? g_strv_length(workflow->env) : 0;
-        guint more = g_strv_length(options->env);
-
-        workflow->env = g_renew(char *, workflow->env, old + more + 1);
-        for (guint i = 0; i <= more; i++)
-            workflow->env[old + i] = g_strdup(options->env[i]);
-    }
-    return true;
+    return add_env(workflow, options->env, error);
 }
 
 static bool print_log(const char *data, size_t size, void *user, GError **error)
 {
+    const bool *aborting = user;
+
+    if (*aborting) /* whatever is still to be read: it was enough */
+        return true;
     fwrite(data, 1, size, stdout);
     fflush(stdout);
-    return true;
+    return !__atomic_load_n(&stop_following, __ATOMIC_RELAXED) ||
+           error_set(error, ECANCELED, "interrupted"); /* output may never pause */
 }
 
 /* Ctrl-C: on a terminal, ask; no detaches, and a second one aborts. Elsewhere, stop. False: detach.
  */
-static bool handle_signal(struct store *root, const struct run *run, GError **error)
+static bool handle_signal(struct store *root, const struct run *run, bool *aborting, GError **error)
 {
-    bool abort = signals_seen > 1;
     GError *why = NULL;
 
     fprintf(stderr, "\n");
-    if (!abort && isatty(STDIN_FILENO) && !cli_confirm("Stop the run?", true) && signals_seen < 2)
+    if (signals_seen < 2 && isatty(STDIN_FILENO) && !ask_stop())
         return false;
-    abort = signals_seen > 1;
+    *aborting = signals_seen > 1;
     __atomic_store_n(&stop_following, 0, __ATOMIC_RELAXED);
-    fprintf(stderr, abort ? "Aborting…\n" : "Stopping…\n");
-    if (!run_store_request_stop(root, run->repo, run->name, abort, &why) && !error_is(why, EPERM))
+    fprintf(stderr, *aborting ? "Aborting…\n" : "Stopping…\n");
+    if (!run_store_request_stop(root, run->repo, run->name, *aborting, &why) &&
+        !error_is(why, EPERM))
         g_propagate_error(error, g_steal_pointer(&why));
     g_clear_error(&why);
     return true;
@@ -108,21 +157,19 @@ static bool handle_signal(struct store *root, const struct run *run, GError **er
 /* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
 static bool follow(struct store *root, const struct run *run, struct run **final, GError **error)
 {
-    struct sigaction action = {.sa_handler = on_signal};
-    struct log_reader reader;
+    struct log_reader reader = {0};
+    bool aborting = false;
     bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, error);
 
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
     while (ok && !*final) {
         g_autoptr(GError) why = NULL;
 
-        if (log_reader_follow(&reader, print_log, NULL, &stop_following, final, &why))
+        if (log_reader_follow(&reader, print_log, &aborting, &stop_following, final, &why))
             break;
         if (!error_is(why, ECANCELED)) {
             g_propagate_error(error, g_steal_pointer(&why));
             ok = false;
-        } else if (!handle_signal(root, run, error)) {
+        } else if (!handle_signal(root, run, &aborting, error)) {
             fprintf(stderr, "Detached; the run goes on. dstack logs -a %s shows it\n", run->name);
             break;
         } else if (error && *error) {
@@ -161,57 +208,44 @@ static int exit_status(const struct run *final)
     return final->exit_code > 0 ? final->exit_code : 1;
 }
 
-static bool submit(struct cli_roots *roots, const struct options *options, const char *name,
-                   struct store **root, struct run **run, GError **error)
+/* Where the run goes: this machine, or a remote. */
+static bool choose_root(struct cli_roots *roots, const struct options *options,
+                        struct submit_request *request, const char **notice, GError **error)
 {
-    struct submit_request request = {.repo = roots->repo.id, .code_dir = roots->repo.top};
-    g_autoptr(GPtrArray) list = NULL;
-    g_autofree char *here = local_url();
-    struct workflow *workflow = choose_workflow(&roots->repo, options, name, &list, error);
+    const struct remote *remote;
     bool embedded = false;
 
-    if (!workflow || !apply_options(workflow, options, error))
-        return false;
-    request.workflow = workflow;
-    if (options->remote) {
-        const struct remote *remote =
-            settings_remote(&roots->settings, options->remote_name, &embedded, error);
-
-        if (!remote)
-            return false;
-        if (embedded)
-            fprintf(stderr, "No remote is configured: using the one under %s (see dstack config)\n",
-                    remote->storage);
-        *root = remote_open(remote, error);
-        request.where.url = remote->storage;
-        remote_options(remote, &request.where.options);
-        request.engine = remote->engine;
-    } else {
-        *root = store_ref(roots->local);
-        request.where.url = here;
+    if (!options->remote) {
+        request->root = store_ref(roots->local);
+        request->where.url = local_url();
+        return true;
     }
-    request.root = *root;
-    *run = *root ? submit_run(&request, error) : NULL;
-    return *run != NULL;
+    remote = settings_remote(&roots->settings, options->remote_name, &embedded, error);
+    request->root = remote ? remote_open(remote, error) : NULL;
+    if (!request->root)
+        return false;
+    request->where.url = g_strdup(remote->storage);
+    remote_options(remote, &request->where.options);
+    request->engine = remote->engine;
+    *notice = embedded ? remote->storage : NULL;
+    return true;
 }
 
-static int run_workflow(struct cli_roots *roots, const struct options *options, const char *name,
-                        GError **error)
+static struct run *submit(struct submit_request *request, const char *notice, GError **error)
 {
-    g_autoptr(Store) root = NULL;
-    g_autoptr(Run) run = NULL, final = NULL;
+    g_autoptr(Run) run = submit_prepare(request, error);
 
-    if (!submit(roots, options, name, &root, &run, error))
-        return -1;
-    print_row(run, options->tag);
-    if (options->tag && !cli_tag_write(root, roots->repo.id, options->tag, run->name, error))
-        return -1;
-    if (options->detach)
-        return 0;
-    if (!follow(root, run, &final, error))
-        return -1;
-    if (!final)
-        return 0;
+    if (!run)
+        return NULL;
+    if (notice)
+        fprintf(stderr, "No remote is configured: using the one under %s (see dstack config)\n",
+                notice);
+    catch_signals(); /* from here on somebody must decide what becomes of the run */
+    return submit_start(request, run, error) ? g_steal_pointer(&run) : NULL;
+}
+
+static int show_end(const struct run *final)
+{
     if (final->status != RUN_DONE && final->reason)
         fprintf(stderr, "%s: %s\n", run_status_name(final->status), final->reason);
     else
@@ -219,42 +253,127 @@ static int run_workflow(struct cli_roots *roots, const struct options *options, 
     return exit_status(final);
 }
 
-static int run_run(const struct command *command, int argc, char **argv)
+static int run_workflow(struct cli_roots *roots, const struct options *options, GError **error)
 {
-    static struct options options;
+    struct submit_request request = {.repo = roots->repo.id,
+                                     .code_dir = roots->repo.top,
+                                     .args = options->args,
+                                     .tag = options->tag};
+    g_autoptr(GPtrArray) list = NULL;
+    g_autoptr(Run) run = NULL, final = NULL;
+    struct workflow *workflow = choose_workflow(&roots->repo, options, &list, error);
+    const char *notice = NULL;
+    int status = -1;
+
+    request.workflow = workflow;
+    if (workflow && apply_options(workflow, options, error) &&
+        choose_root(roots, options, &request, &notice, error))
+        run = submit(&request, notice, error);
+    if (run) {
+        print_row(run, options->tag);
+        if (options->detach)
+            status = 0;
+        else if (follow(request.root, run, &final, error))
+            status = final ? show_end(final) : 0;
+    }
+    store_unref(request.root);
+    g_free((char *)request.where.url);
+    return status;
+}
+
+/* "--remote NAME" names a remote if there is one called so; else NAME is the workflow, or its. */
+static char **join_remote(int *argc, char **argv)
+{
+    g_autoptr(GPtrArray) joined = g_ptr_array_new();
+    struct settings settings = {0};
+
+    for (int i = 0; i < *argc; i++) {
+        bool embedded;
+
+        if (strcmp(argv[i], "--") == 0) {
+            while (i < *argc)
+                g_ptr_array_add(joined, g_strdup(argv[i++]));
+        } else if (strcmp(argv[i], "--remote") != 0) {
+            g_ptr_array_add(joined, g_strdup(argv[i]));
+        } else if (i + 1 < *argc && (settings.path || settings_load(&settings, NULL)) &&
+                   settings_remote(&settings, argv[i + 1], &embedded, NULL)) {
+            g_ptr_array_add(joined, g_strconcat("--remote=", argv[++i], NULL));
+        } else {
+            g_ptr_array_add(joined, g_strdup("--remote="));
+        }
+    }
+    settings_clear(&settings);
+    *argc = (int)joined->len;
+    g_ptr_array_add(joined, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&joined), FALSE);
+}
+
+static bool parse(const struct command *command, int argc, char **argv, struct options *options,
+                  GError **error)
+{
     const GOptionEntry entries[] = {
         {"remote", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, parse_remote,
-         "Run on the remote (--remote=NAME: on that one)", "NAME"},
-        {"detach", 'd', 0, G_OPTION_ARG_NONE, &options.detach, "Do not wait and show the log",
+         "Run on the default remote, or on that one", "NAME"},
+        {"detach", 'd', 0, G_OPTION_ARG_NONE, &options->detach, "Do not wait and show the log",
          NULL},
-        {"tag", 't', 0, G_OPTION_ARG_STRING, &options.tag, "Tag the run", "TAG"},
-        {"env", 'e', 0, G_OPTION_ARG_STRING_ARRAY, &options.env, "Set in the environment", "K=V"},
-        {"artifact", 'a', 0, G_OPTION_ARG_FILENAME_ARRAY, &options.artifacts,
+        {"tag", 't', 0, G_OPTION_ARG_STRING, &options->tag, "Tag the run", "TAG"},
+        {"env", 'e', 0, G_OPTION_ARG_STRING_ARRAY, &options->env, "Set in the environment", "K=V"},
+        {"artifact", 'a', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->artifacts,
          "One more artifact directory", "PATH"},
-        {"command", 'c', 0, G_OPTION_ARG_STRING, &options.commands,
+        {"command", 'c', 0, G_OPTION_ARG_STRING, &options->commands,
          "The commands of `dstack run bash`", "COMMANDS"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new(command->arguments);
-    GOptionGroup *group = g_option_group_new("run", "", "", &options, NULL);
-    struct cli_roots roots;
-    GError *error = NULL;
-    int status;
+    GOptionGroup *group = g_option_group_new("run", "", "", options, NULL);
+    g_autoptr(GPtrArray) own = g_ptr_array_new(), rest = g_ptr_array_new();
+    g_autofree char **own_argv = NULL;
+    int own_argc;
 
     g_option_group_add_entries(group, entries);
     g_option_context_set_main_group(context, group);
     g_option_context_set_summary(context, command->summary);
+    g_ptr_array_add(own, argv[0]);
+    arguments_split(entries, argc, argv, own, rest);
+    own_argc = (int)own->len;
+    g_ptr_array_add(own, NULL);
+    own_argv = g_memdup2(own->pdata, own->len * sizeof(char *));
+    if (!g_option_context_parse(context, &own_argc, &own_argv, error))
+        return false;
+    g_ptr_array_add(rest, NULL);
+    options->workflow = rest->pdata[0];
+    if (!options->workflow)
+        return error_set(error, EINVAL, "name a workflow");
+    if (*options->workflow == '-')
+        return error_set(error, EINVAL, "unknown option %s", options->workflow);
+    if (options->commands && strcmp(options->workflow, "bash") != 0)
+        return error_set(error, EINVAL,
+                         "-c is for dstack run bash; what is the workflow's own "
+                         "stands behind --");
+    options->words = (char **)g_ptr_array_free(g_steal_pointer(&rest), FALSE);
+    options->args = options->words + 1;
+    return true;
+}
+
+static int run_run(const struct command *command, int argc, char **argv)
+{
+    g_auto(GStrv) words = join_remote(&argc, argv);
+    struct options options = {0};
+    struct cli_roots roots;
+    GError *error = NULL;
+    int status;
+
     g_set_prgname("dstack run");
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2) {
-        fprintf(stderr, "dstack run: %s; see dstack run --help\n",
-                error ? error->message : "name one workflow");
+    if (!parse(command, argc, words, &options, &error)) {
+        fprintf(stderr, "dstack run: %s; see dstack run --help\n", error->message);
         g_clear_error(&error);
         return 2;
     }
-    status = cli_roots_open(&roots, &error) ? run_workflow(&roots, &options, argv[1], &error) : -1;
+    status = cli_roots_open(&roots, &error) ? run_workflow(&roots, &options, &error) : -1;
     cli_roots_clear(&roots);
+    g_free(options.words);
     return status >= 0 ? status : cli_fail(error);
 }
 
-const struct command cmd_run = {"run", "WORKFLOW", "Runs a workflow, here or on a remote.",
-                                run_run};
+const struct command cmd_run = {"run", "WORKFLOW [ARGUMENT…]",
+                                "Runs a workflow, here or on a remote.", run_run};

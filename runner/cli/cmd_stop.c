@@ -6,23 +6,24 @@
 
 static bool stop_all(struct cli_roots *roots, bool abort, unsigned *count, GError **error)
 {
-    struct store *candidates[] = {roots->local, roots->remote};
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        struct store *root = cli_root(roots, i, error);
+        g_autoptr(GPtrArray) runs = root ? run_store_list(root, roots->repo.id, error) : NULL;
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(candidates); i++) {
-        g_autoptr(GPtrArray) runs = NULL;
-
-        if (!candidates[i])
-            continue;
-        runs = run_store_list(candidates[i], roots->repo.id, error);
         if (!runs)
             return false;
         for (guint j = 0; j < runs->len; j++) {
             const struct run_summary *summary = runs->pdata[j];
+            g_autoptr(GError) why = NULL;
 
             if (run_status_is_final(summary->status))
                 continue;
-            if (!run_store_request_stop(candidates[i], roots->repo.id, summary->name, abort, error))
+            if (!run_store_request_stop(root, roots->repo.id, summary->name, abort, &why)) {
+                if (error_is(why, EPERM) || error_is(why, ENOENT)) /* it ended meanwhile */
+                    continue;
+                g_propagate_error(error, g_steal_pointer(&why));
                 return false;
+            }
             printf("%s\n", summary->name);
             (*count)++;
         }

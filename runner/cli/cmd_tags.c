@@ -10,27 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool cli_tag_write(struct store *root, const char *repo, const char *tag, const char *run,
-                   GError **error)
-{
-    g_autofree char *key = keys_tag(repo, tag);
-    json_t *document;
-    char *text;
-    bool ok;
-
-    if (!keys_name_is_valid(tag))
-        return error_set(error, EINVAL,
-                         "\"%s\" cannot be a tag's name: use letters, digits, '.', '_' and '-'",
-                         tag);
-    document = json_pack("{s:i, s:s, s:s, s:I}", "version", 1, "repo", repo, "run", run,
-                         "created_ms", (json_int_t)run_now_ms());
-    text = json_dumps(document, JSON_COMPACT);
-    ok = store_write(root, key, text, strlen(text), NULL, NULL, error);
-    free(text);
-    json_decref(document);
-    return ok;
-}
-
 struct listing {
     struct cli_table table;
     struct store *root;
@@ -60,7 +39,6 @@ static bool add_tag(const struct store_object *object, void *user, GError **erro
 
 static bool list_tags(struct cli_roots *roots, GError **error)
 {
-    struct store *candidates[] = {roots->local, roots->remote};
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autofree char *prefix = keys_tags(roots->repo.id);
     struct listing listing = {.repo = roots->repo.id, .seen = seen};
@@ -70,10 +48,9 @@ static bool list_tags(struct cli_roots *roots, GError **error)
     cli_table_add(&listing.table, "TAG");
     cli_table_add(&listing.table, "CREATED");
     cli_table_add(&listing.table, "RUN");
-    for (unsigned i = 0; ok && i < G_N_ELEMENTS(candidates); i++) {
-        listing.root = candidates[i];
-        if (candidates[i])
-            ok = store_list(candidates[i], prefix, false, add_tag, &listing, error);
+    for (unsigned i = 0; ok && i < cli_roots_count(roots); i++) {
+        listing.root = cli_root(roots, i, error);
+        ok = listing.root && store_list(listing.root, prefix, false, add_tag, &listing, error);
     }
     cli_table_print(&listing.table);
     return ok;
@@ -81,7 +58,8 @@ static bool list_tags(struct cli_roots *roots, GError **error)
 
 /* The seed writes `tags add RUN TAG`, the original took TAG RUN: the one that is a run is the run.
  */
-static bool add(struct cli_roots *roots, const char *first, const char *second, GError **error)
+static bool add(struct cli_roots *roots, const char *first, const char *second, bool move,
+                GError **error)
 {
     g_autoptr(GError) why = NULL;
     struct store *root = cli_find_run(roots, first, &why);
@@ -100,29 +78,29 @@ static bool add(struct cli_roots *roots, const char *first, const char *second, 
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
-    return cli_tag_write(root, roots->repo.id, tag, run, error);
+    return tag_save(root, roots->repo.id, tag, run, move, error);
 }
 
 static bool delete_tag(struct cli_roots *roots, const char *tag, GError **error)
 {
-    struct store *candidates[] = {roots->local, roots->remote};
     g_autofree char *key = keys_tag(roots->repo.id, tag);
     bool found = false;
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(candidates); i++) {
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        struct store *root = cli_root(roots, i, error);
         g_autofree char *run = NULL;
         g_autoptr(GError) why = NULL;
 
-        if (!candidates[i])
-            continue;
-        if (!tag_load(candidates[i], roots->repo.id, tag, &run, &why)) {
+        if (!root)
+            return false;
+        if (!tag_load(root, roots->repo.id, tag, &run, &why)) {
             if (error_is(why, ENOENT))
                 continue;
             g_propagate_error(error, g_steal_pointer(&why));
             return false;
         }
         found = true;
-        if (!store_delete(candidates[i], key, error))
+        if (!store_delete(root, key, error))
             return false;
     }
     return found ? true : error_set(error, ENOENT, "no tag %s; see dstack tags", tag);
@@ -130,12 +108,17 @@ static bool delete_tag(struct cli_roots *roots, const char *tag, GError **error)
 
 static int run(const struct command *command, int argc, char **argv)
 {
+    gboolean move = FALSE;
+    const GOptionEntry entries[] = {
+        {"yes", 'y', 0, G_OPTION_ARG_NONE, &move, "Move a tag that another run has", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
     struct cli_roots roots;
     GError *error = NULL;
     int status;
     bool ok;
 
-    if (!cli_parse(command, NULL, &argc, &argv, 0, 3, &status))
+    if (!cli_parse(command, entries, &argc, &argv, 0, 3, &status))
         return status;
     if (argc != 1 && !(argc == 4 && !strcmp(argv[1], "add")) &&
         !(argc == 3 && !strcmp(argv[1], "delete"))) {
@@ -146,7 +129,7 @@ static int run(const struct command *command, int argc, char **argv)
     if (ok && argc == 1)
         ok = list_tags(&roots, &error);
     else if (ok && argc == 4)
-        ok = add(&roots, argv[2], argv[3], &error);
+        ok = add(&roots, argv[2], argv[3], move, &error);
     else if (ok)
         ok = delete_tag(&roots, argv[2], &error);
     cli_roots_clear(&roots);
