@@ -101,7 +101,8 @@ static bool detach(const struct process_options *options, pid_t *pid, GError **e
 static bool submit(const struct run_root *root, const struct run *run, char **job, GError **error)
 {
     g_auto(GStrv) argv = arguments(root, run, error);
-    g_auto(GStrv) env = g_get_environ();
+    g_autofree char *home = dstack_home(); /* ours may be relative, and the runner is elsewhere */
+    g_auto(GStrv) env = g_environ_setenv(g_get_environ(), "DSTACK_HOME", home, TRUE);
     g_auto(fd_t) log = argv ? open_log(run, error) : -1;
     struct process_options options = {.argv = argv, .env = env, .cwd = "/", .output = log};
     g_autofree char *machine = machine_id();

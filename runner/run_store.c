@@ -97,14 +97,31 @@ static void write_marker(struct store *root, const struct run *run)
         log_warning("the listing of runs is behind for a moment: %s", error->message);
 }
 
-/* What we could not read again must not be written: nobody could stop or remove it. */
-static bool check_readable(const struct run *run, GError **error)
+static bool same(char **read, char **written)
 {
-    size_t size;
-    g_autofree char *text = run_format(run, &size);
-    g_autoptr(Run) read = run_parse(run->repo, run->name, text, size, error);
+    char *none[] = {NULL};
 
-    return read != NULL;
+    return g_strv_equal((const char *const *)read, (const char *const *)(written ? written : none));
+}
+
+bool run_store_check(struct run *run, GError **error)
+{
+    bool unnamed = run->name == NULL, readable;
+    g_autofree char *text = NULL;
+    g_autoptr(Run) read = NULL;
+    size_t size;
+
+    if (unnamed)
+        run->name = g_strdup("unnamed");
+    text = run_format(run, &size);
+    read = run_parse(run->repo, run->name, text, size, error);
+    readable = read && same(read->commands, run->commands) && same(read->args, run->args) &&
+               same(read->env, run->env);
+    if (read && !readable)
+        error_set(error, EILSEQ, "commands, arguments and environment of a run must be UTF-8");
+    if (unnamed)
+        g_clear_pointer(&run->name, g_free);
+    return readable;
 }
 
 bool run_store_create(struct store *root, struct run *run, GError **error)
@@ -118,7 +135,7 @@ bool run_store_create(struct store *root, struct run *run, GError **error)
             g_free(run->name);
             run->name = run_name_choose(root, run->repo, error);
         }
-        if (!run->name || !check_names(run->repo, run->name, error) || !check_readable(run, error))
+        if (!run->name || !check_names(run->repo, run->name, error) || !run_store_check(run, error))
             return false;
         if (write_document(root, run, &taken)) {
             write_marker(root, run);

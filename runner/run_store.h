@@ -14,6 +14,10 @@
 #include "runner/run.h"
 #include "storage/store.h"
 
+/* EINVAL, EILSEQ: RUN's document could not be read again, so it must not be written: nobody could
+ * stop or remove it. RUN needs no name yet. */
+bool run_store_check(struct run *run, GError **error);
+
 /* Gives RUN a name nobody has (adjective-animal-N, unless it has one), claims it and writes the
  * first document. EEXIST when the given name is taken. */
 bool run_store_create(struct store *root, struct run *run, GError **error);

@@ -164,7 +164,8 @@ struct run *submit_prepare(const struct submit_request *request, GError **error)
     g_autoptr(Run) run = run_new(request->repo, NULL);
 
     if (!check_variables(request->workflow, request->args, error) || !fill(run, request, error) ||
-        !provider_find(run->provider, error) ||
+        !run_store_check(run, error) || !provider_find(run->provider, error) ||
+        !engine_find(run->engine ? run->engine : "local", error) ||
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&

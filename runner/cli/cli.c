@@ -23,7 +23,9 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
         g_option_context_add_main_entries(context, entries, NULL);
     *status = 2;
     if (!g_option_context_parse(context, argc, argv, &error)) {
-        fprintf(stderr, "%s: %s; see %s --help\n", name, error->message, name);
+        g_autofree char *text = g_strdup_printf("%s; see %s --help", error->message, name);
+
+        cli_say(name, text);
         return false;
     }
     if (*argc > 1 && strcmp((*argv)[1], "--") == 0) {
@@ -37,9 +39,27 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
     return true;
 }
 
+/* Names and server's words may hold anything; a terminal is not to obey it. */
+static char *printable(const char *text)
+{
+    char *valid = g_utf8_make_valid(text, -1);
+
+    for (char *c = valid; *c; c++)
+        if ((unsigned char)*c < 32 || *c == 127)
+            *c = '?';
+    return valid;
+}
+
+void cli_say(const char *who, const char *text)
+{
+    g_autofree char *line = printable(text);
+
+    fprintf(stderr, "%s: %s\n", who, line);
+}
+
 int cli_fail(GError *error)
 {
-    fprintf(stderr, "dstack: %s\n", error ? error->message : "failed");
+    cli_say("dstack", error ? error->message : "failed");
     g_clear_error(&error);
     return 1;
 }
@@ -184,15 +204,9 @@ void cli_table_init(struct cli_table *table, unsigned columns)
     table->cells = g_ptr_array_new_with_free_func(g_free);
 }
 
-/* What came from a store may hold control characters; a terminal is not to obey them. */
 void cli_table_add(struct cli_table *table, const char *cell)
 {
-    char *text = g_utf8_make_valid(cell, -1);
-
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < 32 || *c == 127)
-            *c = '?';
-    g_ptr_array_add(table->cells, text);
+    g_ptr_array_add(table->cells, printable(cell));
 }
 
 void cli_table_print(struct cli_table *table)

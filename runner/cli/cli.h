@@ -26,6 +26,9 @@ extern const struct command cmd_config, cmd_logs, cmd_ls, cmd_ps, cmd_pull, cmd_
 bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
                int least, int most, int *status);
 
+/* "WHO: TEXT" on stderr, as one line whatever TEXT holds. */
+void cli_say(const char *who, const char *text);
+
 /* "dstack: MESSAGE" on stderr; frees ERROR. Returns 1. */
 int cli_fail(GError *error);
 

@@ -54,7 +54,7 @@ static int run(const struct command *command, int argc, char **argv)
                     *name = NULL, *engine = NULL;
     gboolean is_default = FALSE;
     const GOptionEntry entries[] = {
-        {"storage", 0, 0, G_OPTION_ARG_STRING, &storage, "s3://BUCKET[/PREFIX] or file:///DIR",
+        {"storage", 0, 0, G_OPTION_ARG_FILENAME, &storage, "s3://BUCKET[/PREFIX] or file:///DIR",
          "URL"},
         {"endpoint", 0, 0, G_OPTION_ARG_STRING, &endpoint, "The S3 server, when it is not AWS",
          "URL"},

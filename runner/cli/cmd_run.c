@@ -135,13 +135,15 @@ static bool print_log(const char *data, size_t size, void *user, GError **error)
            error_set(error, ECANCELED, "interrupted"); /* output may never pause */
 }
 
-/* Ctrl-C: on a terminal, ask; no detaches, and a second one aborts. Elsewhere, stop. False: detach.
- */
+/* Ctrl-C: on a terminal, ask; no detaches. A second one aborts, and a third does not wait for that.
+ * Elsewhere, stop. False: detach. */
 static bool handle_signal(struct store *root, const struct run *run, bool *aborting, GError **error)
 {
     GError *why = NULL;
 
     fprintf(stderr, "\n");
+    if (*aborting)
+        return false;
     if (signals_seen < 2 && isatty(STDIN_FILENO) && !ask_stop())
         return false;
     *aborting = signals_seen > 1;
@@ -247,7 +249,7 @@ static struct run *submit(struct submit_request *request, const char *notice, GE
 static int show_end(const struct run *final)
 {
     if (final->status != RUN_DONE && final->reason)
-        fprintf(stderr, "%s: %s\n", run_status_name(final->status), final->reason);
+        cli_say(run_status_name(final->status), final->reason);
     else
         fprintf(stderr, "%s\n", run_status_name(final->status));
     return exit_status(final);
@@ -312,15 +314,17 @@ static bool parse(const struct command *command, int argc, char **argv, struct o
                   GError **error)
 {
     const GOptionEntry entries[] = {
+        /* FILENAME: bytes as they are, whatever the locale */
         {"remote", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, parse_remote,
          "Run on the default remote, or on that one", "NAME"},
         {"detach", 'd', 0, G_OPTION_ARG_NONE, &options->detach, "Do not wait and show the log",
          NULL},
         {"tag", 't', 0, G_OPTION_ARG_STRING, &options->tag, "Tag the run", "TAG"},
-        {"env", 'e', 0, G_OPTION_ARG_STRING_ARRAY, &options->env, "Set in the environment", "K=V"},
+        {"env", 'e', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->env, "Set in the environment",
+         "K=V"},
         {"artifact", 'a', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->artifacts,
          "One more artifact directory", "PATH"},
-        {"command", 'c', 0, G_OPTION_ARG_STRING, &options->commands,
+        {"command", 'c', 0, G_OPTION_ARG_FILENAME, &options->commands,
          "The commands of `dstack run bash`", "COMMANDS"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
@@ -365,7 +369,9 @@ static int run_run(const struct command *command, int argc, char **argv)
 
     g_set_prgname("dstack run");
     if (!parse(command, argc, words, &options, &error)) {
-        fprintf(stderr, "dstack run: %s; see dstack run --help\n", error->message);
+        g_autofree char *text = g_strdup_printf("%s; see dstack run --help", error->message);
+
+        cli_say("dstack run", text);
         g_clear_error(&error);
         return 2;
     }

@@ -262,6 +262,18 @@ def test_hello_sh(anywhere):
     world.assert_nothing_left()
 
 
+def test_mounts_are_there_when_the_commands_start(anywhere):
+    world, options = anywhere
+    world.write(HELLO.replace("path: output", "path: output\n        mount: true"))
+    name = world.begin("wait", *options)
+    (mount,) = mounts_below(world.home)
+    assert " - fuse" in mount and "/code/output " in mount
+    world.ok("stop", name)
+    world.wait_status(name, "stopped")
+    assert world.files(name) == ["output/a"]
+    world.assert_nothing_left()
+
+
 def test_a_mounted_file_is_listed_while_the_run_goes_on(rgw):
     rgw.write(HELLO.replace("{000..002}", "{000..100}"), "workflows.yaml")
     (rgw.repo / ".dstack/workflows/all.yaml").unlink()
@@ -291,6 +303,12 @@ def test_arguments_replace_the_variable(world):
     done = world.ok("run", "bash", "-c", "echo '${{ run.name }}' $RUN_NAME '$$HOME $${{ x }}'")
     name = world.last()["run"]
     assert done.splitlines()[2:] == [f"{name} {name} $HOME ${{{{ x }}}}"]
+
+
+def test_words_are_utf_8_in_any_locale(world):
+    world.environment.update(LANG="C", LC_ALL="C")
+    assert world.ok("run", "bash", "-c", "echo é $X ${{ run.args }}", "-e", "X=ü", "ß").splitlines()[
+        2:] == ["é ü ß"]
 
 
 def test_bash_runs_without_a_file(world):
@@ -326,6 +344,9 @@ def test_bash_runs_without_a_file(world):
     (["config", "--storage", "foo"], 1, ["foo", "s3://"]),
     (["config", "--storage", "file:///x", "--engine", "slurmy"], 1, ["slurmy", "local"]),
     (["config", "--storage", "file:///x", "--name", "a b"], 1, ["a b"]),
+    (["run", "bash", "-c", b"echo \xff"], 1, ["UTF-8"]),
+    (["run", "hello", b"\xff"], 1, ["UTF-8"]),
+    (["run", "a\x1b[31m\nb"], 1, ["a?[31m?b"]),
     (["frobnicate"], 2, ["frobnicate", "dstack --help"]),
     (["ps", "--frob"], 2, ["--frob", "dstack ps --help"]),
 ])
@@ -347,6 +368,24 @@ def test_remote_takes_a_name_only_if_there_is_one(rgw, tmp_path):
     name = rgw.begin("wait", "--remote", "other")
     rgw.ok("stop", name)  # found on a remote that is not the default one
     rgw.wait_status(name, "stopped")
+
+
+def test_a_relative_home(world):
+    world.environment["DSTACK_HOME"] = "../home"
+    assert world.ok("run", "hello", "x").splitlines()[2:] == ["x"]
+    assert world.last()["status"] == "done"
+
+
+def test_ls_shows_groups_and_totals(world):
+    world.ok("run", "bash", "-c", "cd out; mkdir -p d/e; echo 1 > a; echo 22 > d/b; echo 333 > d/e/c",
+             "-a", "out", "-a", "other/dir")
+    name = world.last()["run"]
+    assert [line.split() for line in world.ok("ls", name).splitlines()] == [
+        ["PATH", "FILE", "SIZE"], ["out", "a", "2B"], ["d/"]]
+    assert [line.split() for line in world.ok("ls", "-t", name).splitlines()[1:]] == [
+        ["out", "a", "2B"], ["d/", "7B"]]
+    assert [line.split() for line in world.ok("ls", "-r", name, "d").splitlines()[1:]] == [
+        ["out", "d/b", "3B"], ["d/e/c", "4B"]]
 
 
 # --- workflows that cannot be ---
