@@ -27,6 +27,16 @@ struct options {
     char **words;
 };
 
+static void options_clear(struct options *options)
+{
+    g_free(options->remote_name);
+    g_free(options->tag);
+    g_free(options->commands);
+    g_strfreev(options->env);
+    g_strfreev(options->artifacts);
+    g_free(options->words);
+}
+
 /* Written by the signal handler alone. */
 static volatile sig_atomic_t signals_seen;
 static int stop_following;
@@ -373,11 +383,12 @@ static int run_run(const struct command *command, int argc, char **argv)
 
         cli_say("dstack run", text);
         g_clear_error(&error);
+        options_clear(&options);
         return 2;
     }
     status = cli_roots_open(&roots, &error) ? run_workflow(&roots, &options, &error) : -1;
     cli_roots_clear(&roots);
-    g_free(options.words);
+    options_clear(&options);
     return status >= 0 ? status : cli_fail(error);
 }
 
