@@ -158,19 +158,31 @@ static bool parse(int argc, char **argv, struct arguments *arguments, GError **e
     options->virtual_host = virtual_host;
     if (!arguments->where.url || argc != 3)
         return error_set(error, EINVAL, "usage: dstack-runner --root URL REPO RUN");
-    arguments->repo = g_strdup(argv[1]);
-    arguments->run = g_strdup(argv[2]);
+    arguments->repo = argv[1];
+    arguments->run = argv[2];
     return true;
+}
+
+/* GOption made these. */
+static void arguments_clear(struct arguments *arguments)
+{
+    g_free((char *)arguments->where.url);
+    g_free((char *)arguments->where.options.endpoint);
+    g_free((char *)arguments->where.options.region);
+    g_free((char *)arguments->where.options.profile);
+    g_free((char *)arguments->where.options.cacert);
 }
 
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     struct arguments arguments = {0};
+    int status;
 
     setlocale(LC_ALL, "");
     if (!parse(argc, argv, &arguments, &error)) {
         fprintf(stderr, "dstack-runner: %s\n", error->message);
+        arguments_clear(&arguments);
         return 2;
     }
     prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -179,5 +191,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "dstack-runner: fork: %s\n", g_strerror(errno));
         return 1;
     }
-    return worker == 0 ? work(&arguments) : keep(&arguments);
+    status = worker == 0 ? work(&arguments) : keep(&arguments);
+    arguments_clear(&arguments);
+    return status;
 }
