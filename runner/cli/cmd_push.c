@@ -9,16 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Copies one object as it is, when it is there. */
-static bool copy_document(struct store *from, struct store *to, const char *key, GError **error)
-{
-    g_autofree char *data = NULL;
-    size_t size;
-
-    return store_read(from, key, 16u << 20, &data, &size, NULL, error) &&
-           store_write(to, key, data, size, NULL, NULL, error);
-}
-
 /* Artifacts first: a run that can be seen is there whole. */
 static bool copy_run(struct store *from, struct store *to, const char *repo, const char *name,
                      const char *run, struct transfer_result *result, GError **error)
@@ -32,12 +22,7 @@ static bool copy_run(struct store *from, struct store *to, const char *repo, con
         !transfer_copy(from, logs, to, logs, &options, NULL, error) ||
         !transfer_copy(from, state, to, state, &options, NULL, error))
         return false;
-    if (*name == ':') {
-        g_autofree char *tag = keys_tag(repo, name + 1);
-
-        return copy_document(from, to, tag, error);
-    }
-    return true;
+    return *name != ':' || tag_save(to, repo, name + 1, run, false, error);
 }
 
 /* Refuses what would be wrong over there: a run that goes on here, and mixing two runs that have

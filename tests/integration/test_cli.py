@@ -610,6 +610,16 @@ def test_another_run_of_the_same_name_is_not_mixed_in(world, tmp_path):
     assert name in world.refuses("pull", name)
 
 
+def test_push_does_not_move_a_tag(world):
+    world.ok("run", "hello-txt", "--remote", "-t", "best")
+    theirs = world.last()["run"]
+    world.ok("run", "hello-txt", "-t", "best")
+    done = world.run("push", ":best")
+    assert done.returncode == 1 and theirs in done.err.splitlines()[-1]
+    assert [json.loads(p.read_text())["run"] for p in world.home.glob("remote/tags/*/best.json")] == [
+        theirs]
+
+
 # --- stop ---
 
 @pytest.mark.parametrize("abort", [False, True])
