@@ -90,8 +90,12 @@ static bool take(struct job *job, GError **error)
     run->owner.start_ticks = process_start_ticks(getpid());
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();
-    if (work_dir_create(run, &bad))
-        return run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error);
+    if (work_dir_create(run, &bad)) {
+        if (run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error))
+            return true;
+        tree_remove(run->owner.work_dir, NULL); /* somebody stopped it just now */
+        return false;
+    }
     if (!run_store_move(job->root, run, RUN_FAILED, bad->message, error))
         return false;
     g_propagate_error(error, g_steal_pointer(&bad));
@@ -219,6 +223,7 @@ static bool run_taken(struct job *job, GError **error)
     if (!job_watch_start(&job->watch, job->root, job->run, error))
         return false;
     run_commands(job);
+    job_watch_look(&job->watch); /* an abort of the last second still means: save nothing */
     ran = job->run->status != RUN_DOWNLOADING && job->end.exit_code >= 0;
     job->run->exit_code = job->end.exit_code;
     if (job->run->status == RUN_RUNNING)

@@ -37,7 +37,7 @@ static void beat(struct job_watch *watch)
         log_warning("%s", error->message);
 }
 
-static void look(struct job_watch *watch)
+void job_watch_look(struct job_watch *watch)
 {
     g_autoptr(GError) error = NULL;
     enum stop_wish wish;
@@ -74,7 +74,7 @@ static void *run_watch(void *user)
             beat(watch);
             beat_us = g_get_monotonic_time() + (int64_t)BEAT_EVERY_MS * 1000;
         }
-        look(watch);
+        job_watch_look(watch);
     } while (pause_looking(watch));
     return NULL;
 }

@@ -25,6 +25,9 @@ bool job_watch_start(struct job_watch *watch, struct store *root, const struct r
                      GError **error);
 void job_watch_stop(struct job_watch *watch);
 
+/* Looks now, instead of within a second. */
+void job_watch_look(struct job_watch *watch);
+
 /* What was asked for so far. */
 enum stop_wish job_watch_wish(struct job_watch *watch);
 

@@ -66,12 +66,26 @@ static void detach_artifacts(const struct run *run)
     }
 }
 
+/* The runner died before it had the run: it may have made its directory. */
+static void clean_unowned(const struct run *run)
+{
+    g_autofree char *path = work_dir_default(run);
+    g_autoptr(GError) error = NULL;
+
+    if (!tree_remove(path, &error))
+        log_warning("%s", error->message);
+}
+
 void run_clean_remains(const struct run *run)
 {
     g_autofree char *machine = machine_id();
     g_autoptr(GError) error = NULL;
 
-    if (!run->owner.host || g_strcmp0(run->owner.machine, machine) != 0)
+    if (!run->owner.host) {
+        clean_unowned(run);
+        return;
+    }
+    if (g_strcmp0(run->owner.machine, machine) != 0)
         return;
     processes_end(JOB_VARIABLE, run->id, SIGKILL, KILL_MS);
     if (!processes_end(MOUNT_VARIABLE, run->id, SIGTERM, MOUNT_SAVE_MS)) {

@@ -6,16 +6,21 @@
 #include <string.h>
 #include <sys/stat.h>
 
+char *work_dir_default(const struct run *run)
+{
+    g_autofree char *parent = dstack_home_path("work");
+
+    return g_strdup_printf("%s/%s-%.8s", parent, run->name, run->id);
+}
+
 bool work_dir_create(struct run *run, GError **error)
 {
-    g_autofree char *home = dstack_home();
-    g_autofree char *parent = g_build_filename(home, "work", NULL);
-    g_autofree char *name = g_strdup_printf("%s-XXXXXX", run->name);
-    g_autofree char *path = g_build_filename(parent, name, NULL);
+    g_autofree char *path = work_dir_default(run);
+    g_autofree char *parent = g_path_get_dirname(path);
     g_autofree char *code = NULL, *mark = NULL;
 
-    if (g_mkdir_with_parents(parent, 0700) != 0 || !g_mkdtemp_full(path, 0700))
-        return error_set_errno(error, errno, "make a work directory in %s", parent);
+    if (g_mkdir_with_parents(parent, 0700) != 0 || g_mkdir(path, 0700) != 0)
+        return error_set_errno(error, errno, "make the work directory %s", path);
     g_free(run->owner.work_dir);
     run->owner.work_dir = g_strdup(path);
     code = g_build_filename(path, "code", NULL);

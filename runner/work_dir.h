@@ -1,4 +1,4 @@
-/* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-XXXXXX/.
+/* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-ID/.
  *
  * shape:  code/ (the snapshot, the commands' working directory is in it), job (this run's id: the
  *         proof that the directory is this run's), script, mount-N.json. Mode 0700.
@@ -6,6 +6,10 @@
 #pragma once
 
 #include "runner/run.h"
+
+/* Where it is, if RUN works on this machine: named by the beginning of its random id, so that it
+ * can be found and removed although its runner died before it could say so. The caller's. */
+char *work_dir_default(const struct run *run);
 
 /* Makes it and notes it in RUN's owner. */
 bool work_dir_create(struct run *run, GError **error);

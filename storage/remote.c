@@ -130,7 +130,7 @@ bool tag_save(struct store *root, const char *repo, const char *tag, const char 
     g_autoptr(GError) why = NULL;
     json_t *document;
 
-    if (tag_load(root, repo, tag, &old, &why) && strcmp(old, run) == 0)
+    if (tag_load(root, repo, tag, &old, &why) && g_strcmp0(old, run) == 0)
         return true;
     if (why && !error_is(why, ENOENT)) {
         g_propagate_error(error, g_steal_pointer(&why));
@@ -147,7 +147,7 @@ bool tag_save(struct store *root, const char *repo, const char *tag, const char 
         return true;
     if (!error_is(why, EEXIST) || !tag_load(root, repo, tag, &old, NULL))
         g_propagate_error(error, g_steal_pointer(&why));
-    else if (strcmp(old, run) == 0) /* our own, sent twice */
+    else if (g_strcmp0(old, run) == 0) /* our own, sent twice */
         return true;
     else
         return is_taken(tag, old, error);

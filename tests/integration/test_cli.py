@@ -789,6 +789,24 @@ def test_a_killed_mount_fails_the_run_with_the_reason(rgw):
     rgw.assert_nothing_left()
 
 
+def test_a_run_stopped_at_any_moment_leaves_nothing(world):
+    for i in range(6):
+        name = world.ok("run", "wait", "-d").splitlines()[1].split()[0]
+        time.sleep(i * 0.02)
+        world.ok("stop", name, *(["-x"] if i % 2 else []))
+        world.wait_status(name, *FINAL)
+        assert world.last()["status"] == ("aborted" if i % 2 else "stopped")
+    world.assert_nothing_left()
+
+
+def test_an_abort_just_before_the_end_saves_nothing(world):
+    name = world.ok("run", "bash", "-c", "echo x > out/a; sleep 0.5", "-a", "out",
+                    "-d").splitlines()[1].split()[0]
+    world.ok("stop", name, "-x")
+    world.wait_status(name, *FINAL)
+    assert world.last()["status"] == "aborted" and world.files(name) == []
+
+
 # --- hygiene ---
 
 def test_the_job_has_no_files_of_ours(world):
