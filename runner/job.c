@@ -150,8 +150,8 @@ static void run_commands(struct job *job)
         fail(job, error);
 }
 
-/* Artifacts of both kinds. What is mounted is saved even at an abort: it is in the store already.
- */
+/* Artifacts of both kinds, also when the document is no longer ours: nobody else writes them. What
+ * is mounted is saved even at an abort: it is in the store already. */
 static void save(struct job *job, bool ran)
 {
     g_autoptr(GError) unsaved = NULL;
@@ -159,7 +159,7 @@ static void save(struct job *job, bool ran)
 
     if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
         fail(job, unmounted);
-    if (!ran || job->taken || job_watch_wish(&job->watch) == STOP_ABORT)
+    if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
     if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
         job_watch_wish(&job->watch) == STOP_ABORT)

@@ -807,6 +807,19 @@ def test_an_abort_just_before_the_end_saves_nothing(world):
     assert world.last()["status"] == "aborted" and world.files(name) == []
 
 
+def test_what_a_run_made_is_saved_though_it_was_called_lost(world):
+    """As when the network was away for minutes and somebody looked from elsewhere."""
+    name = world.ok("run", "bash", "-c", "echo up; sleep 1; echo x > out/a", "-a", "out",
+                    "-d").splitlines()[1].split()[0]
+    wait_for(lambda: "up" in world.ok("logs", name), LIMIT_S, "up")
+    document = world.document(name)
+    document["state"].update(status="failed", reason="runner lost", revision=99)
+    next(world.home.glob(f"runs/*/{name}.json")).write_text(json.dumps(document))
+    world.assert_nothing_left()
+    assert world.files(name) == ["out/a"]
+    assert world.document(name)["state"]["reason"] == "runner lost"
+
+
 # --- hygiene ---
 
 def test_the_job_has_no_files_of_ours(world):
