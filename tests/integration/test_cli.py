@@ -18,6 +18,7 @@ from conftest import S3Store, is_mounted, program, wait_for
 
 LIMIT_S = 30
 FINAL = {"done", "failed", "stopped", "aborted"}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and unshare")
 HELLO = """workflows:
   - name: hello-txt
     provider: bash
@@ -481,6 +482,7 @@ def test_a_remote_that_does_not_work(world, change, secret, parts):
     assert "hello-txt" in shown.out and shown.returncode == 1 and shown.err.count("\n") == 1
 
 
+@needs_root
 def test_without_credentials_and_network_runs_here_go_on(rgw):
     for name in rgw.remote.environment:
         del rgw.environment[name]
@@ -488,6 +490,7 @@ def test_without_credentials_and_network_runs_here_go_on(rgw):
     assert rgw.ok("run", "hello", "x", prefix=["unshare", "-n"]).splitlines()[2:] == ["x"]
 
 
+@needs_root
 def test_no_network(rgw):
     line = rgw.refuses("run", "hello-txt", "--remote", prefix=["unshare", "-n"])
     assert rgw.remote.endpoint.split("/")[-1].split(":")[0] in line and "endpoint" in line
@@ -511,6 +514,7 @@ def small_disk(world):
     assert not is_mounted(world.home)
 
 
+@needs_root
 def test_a_full_disk_when_submitting(small_disk):
     with open(small_disk.home / "fill", "wb", buffering=0) as fill:
         try:
@@ -524,6 +528,7 @@ def test_a_full_disk_when_submitting(small_disk):
     small_disk.assert_nothing_made()
 
 
+@needs_root
 def test_a_full_disk_while_it_runs(small_disk):
     """The store is elsewhere, the work directory's disk fills up: the run says so and is over."""
     store = S3Store()
@@ -553,6 +558,7 @@ def test_a_mountpoint_that_is_not_empty(world):
     world.assert_nothing_left()
 
 
+@needs_root
 def test_no_fuse(world):
     hidden = ["unshare", "-m", "sh", "-c", "d=$DSTACK_HOME.dev; mkdir $d && mount -t tmpfs none $d && "
               "touch $d/null && mount --bind /dev/null $d/null && mount --move $d /dev && "
@@ -727,6 +733,16 @@ def test_the_terminal_may_close(world):
     name = world.last()["run"]
     world.wait_status(name, "done")
     assert world.ok("logs", "-a", name) == "up\nlate\n"
+
+
+def test_stop_asks(world):
+    name = world.begin("wait")
+    for answer, code, status in (("n", 1, "running"), ("y", 0, "aborted")):
+        terminal = Terminal(world, "stop", "-x", name)
+        terminal.expect("[y/N]")
+        terminal.send(answer + "\n")
+        assert terminal.finish() == code
+        world.wait_status(name, status)
 
 
 def test_config_asks_for_what_is_missing(world):
