@@ -468,7 +468,7 @@ def test_the_code_is_what_git_would_take_and_never_our_own_home(world):
 
 def test_version_is_quick_and_every_help_helps(world):
     times = []
-    for _ in range(5):
+    for _ in range(10):  # other work on the machine is not ours to measure
         begin = time.monotonic()
         assert world.ok("--version").startswith("dstack ")
         times.append(time.monotonic() - begin)
@@ -499,8 +499,10 @@ def test_ps_of_a_thousand_runs_is_quick(rgw):
             client.put_object(Bucket=bucket, Key=key.replace(name, f"calm-owl-{i}"), Body=body)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(1, 1000)))
-    begin = time.monotonic()
-    shown = rgw.ok("ps", "-a")
-    took = time.monotonic() - begin
-    assert len(shown.splitlines()) == 1001
-    assert took < 0.5
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        assert len(rgw.ok("ps", "-a").splitlines()) == 1001
+        times.append(time.monotonic() - begin)
+    print(times)
+    assert min(times) < 0.5
