@@ -246,6 +246,8 @@ static bool choose_root(struct cli_roots *roots, const struct options *options,
 static struct run *submit(struct submit_request *request, const char *notice, GError **error)
 {
     g_autoptr(Run) run = submit_prepare(request, error);
+    void (*before)(int);
+    bool started;
 
     if (!run)
         return NULL;
@@ -253,7 +255,10 @@ static struct run *submit(struct submit_request *request, const char *notice, GE
         fprintf(stderr, "No remote is configured: using the one under %s (see dstack config)\n",
                 notice);
     catch_signals(); /* from here on somebody must decide what becomes of the run */
-    return submit_start(request, run, error) ? g_steal_pointer(&run) : NULL;
+    before = signal(SIGHUP, SIG_IGN); /* a closing terminal must not leave it half submitted */
+    started = submit_start(request, run, error);
+    signal(SIGHUP, before);
+    return started ? g_steal_pointer(&run) : NULL;
 }
 
 static int show_end(const struct run *final)
