@@ -199,6 +199,7 @@ int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint
 int base_fetch(struct fs *fs, struct fs_caller *caller, const char *key, const char *etag,
                uint64_t offset, void *data, size_t size);
 void streams_drop(struct inode *inode); /* inode->lock held */
+void streams_trim(struct inode *inode); /* those nobody has used for a while. inode->lock held */
 
 /* --- staged.c --- */
 char *staged_key_new(struct fs *fs);
@@ -222,6 +223,7 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const c
 int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 
 /* --- write.c --- */
+void make_room(struct fs *fs); /* memory is short; no lock held */
 struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size, int *error);
 int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size);
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */

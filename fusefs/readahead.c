@@ -3,8 +3,14 @@
  * A stream is one place in a file where somebody reads onwards. It keeps segments, each one GET
  * into buffers of the budget, from a little behind the reader (requests of one reader arrive out of
  * order) to a window ahead. A read that continues no stream starts one, with a segment as large as
- * itself; every read that does continue it doubles segment and window, so scattered reads fetch
- * what they ask for and no more, and a sequential reader soon keeps several large GETs in flight.
+ * itself; from the second read on that does continue it, each doubles segment and window, so
+ * scattered reads fetch what they ask for, and a sequential reader soon keeps several large GETs in
+ * flight.
+ * How far a read may be from where it is expected grows with the window. A read of what a stream
+ * has fetched is answered from there, wherever it is, and widens nothing.
+ *
+ * When there is no memory for what a reader waits for, streams give way: the least used of this
+ * file first, then those of others; if that does not help either, the bytes are fetched past them.
  *
  * threads: inode->lock guards streams and segments; a segment's memory is written by the store's
  *          threads while FETCHING and read-only afterwards.
@@ -13,14 +19,18 @@
 
 #include <string.h>
 
-#define SEGMENT_MIN     (1u << 20)
-#define SEGMENT_MAX     (8u << 20)
-#define SEGMENT_BUFFERS (SEGMENT_MAX / BUFFER_MAX)
-#define WINDOW_MAX      (64ull << 20)
-#define BEHIND          (4ull << 20) /* kept behind the furthest read */
-#define JUMP            (8ull << 20) /* a read this far ahead of the window still continues it */
-#define STREAMS_MAX     16
-#define READ_TIMEOUT_MS 100
+#define SEGMENT_MIN       (1u << 20)
+#define SEGMENT_MAX       (8u << 20)
+#define SEGMENT_BUFFERS   (SEGMENT_MAX / BUFFER_MAX)
+#define WINDOW_MAX        (64ull << 20)
+#define BEHIND            (4ull << 20)   /* kept behind the furthest read */
+#define JUMP_MIN          (128ull << 10) /* a read this far from its place still continues a stream */
+#define JUMP_MAX          (8ull << 20)
+#define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
+#define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
+#define STREAMS_MAX       16
+#define READ_TIMEOUT_MS   100
+#define MEMORY_TIMEOUT_MS 20
 
 enum segment_state { SEGMENT_FETCHING, SEGMENT_READY, SEGMENT_FAILED };
 
@@ -41,6 +51,8 @@ struct stream {
     uint64_t fetched;  /* where the next segment begins */
     uint64_t position; /* the furthest end of a read */
     uint64_t window, segment_bytes;
+    unsigned run; /* reads that continued it */
+    int64_t used_ms;
     GQueue segments;
 };
 
@@ -69,6 +81,15 @@ void streams_drop(struct inode *inode)
 
     while ((stream = g_queue_pop_head(&inode->streams)))
         stream_free(stream);
+}
+
+void streams_trim(struct inode *inode)
+{
+    int64_t now = now_ms();
+    struct stream *last;
+
+    while ((last = g_queue_peek_tail(&inode->streams)) && now - last->used_ms > IDLE_MS)
+        stream_free(g_queue_pop_tail(&inode->streams));
 }
 
 static void segment_done(struct store_call *call, void *user)
@@ -130,18 +151,50 @@ static void segment_prepare(struct inode *inode, struct segment *segment)
     segment->refs++; /* segment_done's */
 }
 
+/* The kernel reads ahead in several requests at once, which arrive in any order. One read alone may
+ * be anybody's. */
+static uint64_t tolerance(const struct stream *stream, uint64_t size)
+{
+    if (!stream->run)
+        return size;
+    return CLAMP(MAX(stream->window / 2, 4 * size), JUMP_MIN, JUMP_MAX);
+}
+
+static bool has_fetched(const struct stream *stream, uint64_t offset, uint64_t end)
+{
+    return offset >= stream->start && end <= stream->fetched;
+}
+
+/* Whether a read is about where the stream's reader is. */
+static bool continues(const struct stream *stream, uint64_t offset, uint64_t end)
+{
+    uint64_t ahead = tolerance(stream, end - offset), behind = MIN(BEHIND, ahead);
+
+    return offset + behind >= stream->position && offset <= stream->position + ahead &&
+           offset >= stream->start && offset <= stream->fetched + ahead;
+}
+
+/* The stream that goes on with a read, else one that has its bytes. */
 static struct stream *find_stream(struct inode *inode, uint64_t offset, uint64_t end)
 {
-    for (GList *link = inode->streams.head; link; link = link->next) {
-        struct stream *stream = link->data;
+    GList *found = NULL;
+    struct stream *stream;
 
-        if (offset < stream->start || end > stream->fetched + JUMP)
-            continue;
-        g_queue_unlink(&inode->streams, link); /* most recent first */
-        g_queue_push_head_link(&inode->streams, link);
-        return stream;
+    for (GList *link = inode->streams.head; link; link = link->next) {
+        if (continues(link->data, offset, end)) {
+            found = link;
+            break;
+        }
+        if (!found && has_fetched(link->data, offset, end))
+            found = link;
     }
-    return NULL;
+    if (!found)
+        return NULL;
+    stream = found->data;
+    stream->used_ms = now_ms();
+    g_queue_unlink(&inode->streams, found); /* most recent first */
+    g_queue_push_head_link(&inode->streams, found);
+    return stream;
 }
 
 static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t size)
@@ -150,6 +203,7 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t si
 
     stream->start = stream->fetched = stream->position = offset;
     stream->segment_bytes = MAX(size, 4096);
+    stream->used_ms = now_ms();
     g_queue_init(&stream->segments);
     g_queue_push_head(&inode->streams, stream);
     if (g_queue_get_length(&inode->streams) > STREAMS_MAX)
@@ -164,6 +218,8 @@ static void stream_advance(struct stream *stream, uint64_t end, uint64_t window_
 
     if (end > stream->position)
         stream->position = end;
+    if (stream->run++ == 0)
+        return;
     stream->segment_bytes = MIN(MAX(stream->segment_bytes * 2, SEGMENT_MIN), SEGMENT_MAX);
     stream->window = MIN(MAX(stream->window * 2, SEGMENT_MIN), window_max);
     while ((first = g_queue_peek_head(&stream->segments)) &&
@@ -259,7 +315,19 @@ static void reply_segments(GPtrArray *held, uint64_t offset, uint64_t end, fs_re
     g_array_free(iov, TRUE);
 }
 
-/* One try, with inode->lock held: 0 with HELD filled, EAGAIN to wait and try again. */
+/* Drops the stream that was used least, but not KEPT. False: there is no other. */
+static bool drop_another(struct inode *inode, const struct stream *kept)
+{
+    struct stream *last = g_queue_peek_tail(&inode->streams);
+
+    if (!last || last == kept)
+        return false;
+    stream_free(g_queue_pop_tail(&inode->streams));
+    return true;
+}
+
+/* One try, with inode->lock held: 0 with HELD filled, EAGAIN to wait and try again, ENOMEM when
+ * there is no memory to wait for. */
 static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t end,
                     GPtrArray *to_start, GPtrArray *held, bool *advanced)
 {
@@ -272,11 +340,12 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
         *advanced = true; /* the first read of a stream widens nothing */
         stream->position = end;
     }
-    if (!*advanced)
+    if (!*advanced && continues(stream, offset, end))
         stream_advance(stream, end, window_max);
     *advanced = true;
-    if (!stream_extend(fs, inode, stream, end, to_start))
-        return EAGAIN;
+    while (!stream_extend(fs, inode, stream, end, to_start))
+        if (!drop_another(inode, stream))
+            return ENOMEM;
     error = collect(stream, offset, end, held);
     if (error && error != EAGAIN) {
         release_held(held);
@@ -288,21 +357,53 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
     return error;
 }
 
-int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
-              size_t size, fs_reply *reply, void *user)
+/* What is asked for and no more, into memory of the reply's own: the way that always goes on. */
+static int read_direct(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                       uint64_t offset, size_t size, fs_reply *reply, void *user)
 {
-    g_autoptr(GPtrArray) to_start = g_ptr_array_new(), held = g_ptr_array_new();
-    int error, lost = 0;
-    bool advanced = false;
-    uint64_t end;
+    g_autofree char *data = g_try_malloc(size), *key = NULL, *etag = NULL;
+    struct iovec iov = {data, size};
+    int error;
 
+    if (!data)
+        return ENOMEM;
     pthread_mutex_lock(&inode->lock);
-    for (;;) {
-        end = MIN(offset + size, inode->base_size);
-        if (offset >= end) {
-            error = 0;
-            break;
-        }
+    key = g_strdup(inode->base_key);
+    etag = g_strdup(inode->etag);
+    pthread_mutex_unlock(&inode->lock);
+    error = base_fetch(fs, caller, key, etag, offset, data, size);
+    if (!error)
+        reply(user, &iov, 1);
+    return error;
+}
+
+/* Waits for what try_read said is missing. inode->lock held. */
+static int wait_for_bytes(struct fs *fs, struct fs_caller *caller, struct inode *inode, int error,
+                          unsigned *waits)
+{
+    if (is_interrupted(caller))
+        return EINTR;
+    if (error == ENOMEM) {
+        if (++*waits > DIRECT_AFTER)
+            return ENOMEM;
+        pthread_mutex_unlock(&inode->lock);
+        make_room(fs);
+        pthread_mutex_lock(&inode->lock);
+    }
+    wait_changed(inode, error == ENOMEM ? MEMORY_TIMEOUT_MS : READ_TIMEOUT_MS);
+    return EAGAIN;
+}
+
+/* Fills HELD with the segments of [offset, end). inode->lock held, and dropped meanwhile. */
+static int fill(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
+                uint64_t end, GPtrArray *held)
+{
+    g_autoptr(GPtrArray) to_start = g_ptr_array_new();
+    bool advanced = false;
+    unsigned waits = 0, lost = 0;
+    int error;
+
+    do {
         error = try_read(fs, inode, offset, end, to_start, held, &advanced);
         if (to_start->len) {
             pthread_mutex_unlock(&inode->lock);
@@ -311,22 +412,31 @@ int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint
             if (error == EAGAIN)
                 continue;
         }
-        if (error == ENODATA && lost++ < 3) {
-            advanced = false;
-            continue;
-        }
-        if (error != EAGAIN)
-            break;
-        if (is_interrupted(caller)) {
-            error = EINTR;
-            break;
-        }
-        wait_changed(inode, READ_TIMEOUT_MS);
-    }
+        if (error == ENODATA && lost++ < 3)
+            error = EAGAIN;
+        else if (error == EAGAIN || error == ENOMEM)
+            error = wait_for_bytes(fs, caller, inode, error, &waits);
+    } while (error == EAGAIN);
+    return error;
+}
+
+int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t offset,
+              size_t size, fs_reply *reply, void *user)
+{
+    g_autoptr(GPtrArray) held = g_ptr_array_new();
+    uint64_t end;
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    end = MAX(MIN(offset + size, inode->base_size), offset);
+    if (offset < end)
+        error = fill(fs, caller, inode, offset, end, held);
     pthread_mutex_unlock(&inode->lock);
+    if (error == ENOMEM)
+        return read_direct(fs, caller, inode, offset, end - offset, reply, user);
     if (error)
-        return error == ENODATA ? EIO : error;
-    reply_segments(held, offset, MAX(end, offset), reply, user);
+        return error == ENODATA ? EAGAIN : error; /* the object has become another one */
+    reply_segments(held, offset, end, reply, user);
     pthread_mutex_lock(&inode->lock);
     release_held(held);
     pthread_mutex_unlock(&inode->lock);

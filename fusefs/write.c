@@ -20,8 +20,8 @@ void inode_mark_dirty(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&fs->dirty_lock);
 }
 
-/* Memory is short: whoever holds clean bytes lets go, whoever has half a part sends it. */
-static void make_room(struct fs *fs)
+/* Whoever holds clean bytes lets go, whoever has half a part sends it. */
+void make_room(struct fs *fs)
 {
     g_autoptr(GPtrArray) inodes = g_ptr_array_new();
 
@@ -48,6 +48,7 @@ static void make_room(struct fs *fs)
         pthread_mutex_lock(&inode->lock);
         if (!inode->publishing)
             layout_drop_clean(&inode->layout);
+        streams_trim(inode);
         pthread_mutex_unlock(&inode->lock);
         upload_pump(fs, inode, true);
         inode_unpin(fs, inode);

@@ -20,6 +20,7 @@ struct faulty_store {
     int code;
     unsigned delay_ms, matched, in_flight, most_in_flight;
     unsigned calls[STORE_VERBS + 1];
+    uint64_t received_bytes;
 };
 
 struct faulty_job {
@@ -98,6 +99,7 @@ static void run_job(void *data)
         move_answer(job->call, copy);
     }
     pthread_mutex_lock(&store->lock);
+    store->received_bytes += job->call->received_bytes;
     store->in_flight--;
     pthread_mutex_unlock(&store->lock);
     store_complete(job->call, error);
@@ -191,6 +193,17 @@ unsigned faulty_store_calls(struct store *base, enum store_verb verb)
     calls = store->calls[verb];
     pthread_mutex_unlock(&store->lock);
     return calls;
+}
+
+uint64_t faulty_store_received(struct store *base)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+    uint64_t bytes;
+
+    pthread_mutex_lock(&store->lock);
+    bytes = store->received_bytes;
+    pthread_mutex_unlock(&store->lock);
+    return bytes;
 }
 
 unsigned faulty_store_most_in_flight(struct store *base)

@@ -14,4 +14,5 @@ void faulty_store_fail(struct store *store, enum store_verb verb, unsigned n, un
 /* Every call is answered DELAY_MS later. */
 void faulty_store_delay(struct store *store, unsigned delay_ms);
 unsigned faulty_store_calls(struct store *store, enum store_verb verb);
+uint64_t faulty_store_received(struct store *store); /* bytes of objects */
 unsigned faulty_store_most_in_flight(struct store *store);
