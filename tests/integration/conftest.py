@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.parse
 import uuid
 
 import boto3
@@ -52,6 +53,19 @@ class FileStore:
         except FileNotFoundError:
             return None
 
+    def put(self, key, data):
+        path = self.root / key.replace("%", "%25")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def keys(self, prefix=""):
+        """Every key that begins with PREFIX; raw names in .dstack- are the driver's own."""
+        files = (os.path.relpath(os.path.join(path, name), self.root)
+                 for path, _, names in os.walk(self.root) for name in names)
+        keys = ("/".join("" if name == "%" else urllib.parse.unquote(name) for name in file.split("/"))
+                for file in files if not file.startswith(".dstack-"))
+        return [key for key in keys if key.startswith(prefix)]
+
 
 class S3Store:
     """A prefix of its own in the test bucket; read through boto3."""
@@ -74,12 +88,18 @@ class S3Store:
         except self.client.exceptions.NoSuchKey:
             return None
 
+    def put(self, key, data):
+        self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
+
+    def keys(self, prefix=""):
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + prefix)
+        return [item["Key"][len(self.prefix):] for page in pages for item in page.get("Contents", [])]
+
     def remove_all(self):
-        for page in self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix):
-            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-            if keys:
-                self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys})
+        keys = [{"Key": self.prefix + key} for key in self.keys()]
+        for i in range(0, len(keys), 1000):
+            self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys[i:i + 1000]})
 
 
 class Mount:
