@@ -206,6 +206,11 @@ class World:
         self.mount = Mount(self.store, self.directory, *OPTIONS)
 
 
+def changes(flags):
+    """Whether what was opened so is saved by its close."""
+    return flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) != 0
+
+
 def has_open():
     return stateful.precondition(lambda self: any(fd is not None for fd in self.local.fds))
 
@@ -302,7 +307,7 @@ def machine(world):
 
         def is_written(self, name):
             """Whether anything still writes to the file, so that its object may be older."""
-            return any(self.is_open(slot) and (self.local.flags[slot] & os.O_ACCMODE) != os.O_RDONLY
+            return any(self.is_open(slot) and changes(self.local.flags[slot])
                        and self.name_of(slot) == name for slot in range(MAX_HANDLES))
 
         def check_if_settled(self, *names):
@@ -322,7 +327,8 @@ def machine(world):
                         for name in files + [d for d in dirs if os.path.islink(os.path.join(where, d))]]
             keys = [key for key in world.store.keys(self.prefix + "/") if not key.endswith("/")]
             self.same("keys", sorted(f"{self.prefix}/{name}" for name in expected), sorted(keys))
-            wait_for(lambda: not world.store.keys(".dstack-unlinked/"), 5, "unlinked files are gone")
+            wait_for(lambda: world.store.keys(".dstack-mount/") == [".dstack-mount/lease"], 5,
+                     "staged objects are gone")  # the kernel tells of a last close a little later
 
         @stateful.rule(slot=slots, name=paths, access=st.sampled_from(ACCESS),
                        how=st.sampled_from(CREATE_FLAGS), append=st.booleans())
@@ -337,7 +343,7 @@ def machine(world):
 
         def close_slot(self, slot):
             name = self.name_of(slot)
-            wrote = (self.local.flags[slot] & os.O_ACCMODE) != os.O_RDONLY
+            wrote = changes(self.local.flags[slot])
             self.both("close", slot)
             if wrote:
                 self.check_object(name)
