@@ -1,6 +1,10 @@
 #include "config/error.h"
 
-G_DEFINE_QUARK(dstack - error - quark, dstack_error)
+/* Not G_DEFINE_QUARK, which writes a variable that other threads read. */
+GQuark dstack_error_quark(void)
+{
+    return g_quark_from_static_string("dstack-error");
+}
 
 gboolean error_set(GError **error, int code, const char *format, ...)
 {

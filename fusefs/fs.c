@@ -60,6 +60,37 @@ bool fs_has_lost_lease(struct fs *fs)
     return fs->options.lease && !lease_is_held(fs->options.lease);
 }
 
+GPtrArray *fs_pin_dirty(struct fs *fs)
+{
+    GPtrArray *all = g_ptr_array_new();
+
+    pthread_mutex_lock(&fs->lock);
+    pthread_mutex_lock(&fs->dirty_lock);
+    for (GList *link = fs->dirty.head; link; link = link->next) {
+        ((struct inode *)link->data)->pins++;
+        g_ptr_array_add(all, link->data);
+    }
+    pthread_mutex_unlock(&fs->dirty_lock);
+    pthread_mutex_unlock(&fs->lock);
+    return all;
+}
+
+bool fs_is_hopeless(struct fs *fs)
+{
+    g_autoptr(GPtrArray) all = fs_pin_dirty(fs);
+    bool hope = false;
+
+    for (guint i = 0; i < all->len; i++) {
+        struct inode *inode = all->pdata[i];
+
+        pthread_mutex_lock(&inode->lock);
+        hope = hope || !inode->refused;
+        pthread_mutex_unlock(&inode->lock);
+        inode_unpin(fs, inode);
+    }
+    return fs_has_lost_lease(fs) || (all->len && !hope);
+}
+
 static GPtrArray *dirty_paths(struct fs *fs)
 {
     GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
@@ -85,7 +116,7 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
     atomic_store(&fs->draining, true);
     for (;;) {
         paths = dirty_paths(fs);
-        if (paths->len == 0 || (timeout_ms && now_ms() >= until) || fs_has_lost_lease(fs))
+        if (paths->len == 0 || (timeout_ms && now_ms() >= until) || fs_is_hopeless(fs))
             break;
         g_ptr_array_unref(paths);
         pthread_mutex_lock(&fs->dirty_lock);

@@ -42,8 +42,9 @@ struct fs_options {
 struct fs_caller {
     uid_t uid;
     gid_t gid;
-    bool (*interrupted)(void *user); /* NULL: never */
+    bool (*interrupted)(const struct fs_caller *caller); /* NULL: never */
     void *user;
+    int64_t began_ms; /* of the call, by the monotonic clock */
 };
 
 /* Which of struct stat's fields fs_setattr changes. */
@@ -67,6 +68,10 @@ bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GErr
 /* Refuses new writes (EROFS), then saves all that is dirty, for at most TIMEOUT_MS (0: no limit).
  * UNSAVED: the paths of what was not (free with g_ptr_array_unref). */
 bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved);
+
+/* Nothing that is dirty can be saved any more, however long one waits: the lease is lost, or the
+ * store refuses what is left. */
+bool fs_is_hopeless(struct fs *fs);
 
 /* After the last call. Uploads in progress are aborted. */
 void fs_free(struct fs *fs);

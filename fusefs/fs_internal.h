@@ -84,6 +84,7 @@ struct inode {
     uint64_t window_bytes;
     unsigned slow_windows;
     bool complained;   /* a failure was logged since the last success */
+    bool refused;      /* the last publish failed in a way that trying again does not mend */
     bool failed_close; /* close() or fsync() reported a failure: to be saved before others */
     /* fs->dirty_lock: */
     GList *dirty_link;
@@ -127,7 +128,8 @@ struct fs {
 /* --- fs.c --- */
 int fs_may_change(struct fs *fs); /* 0, EROFS, or ESTALE when the lease is lost */
 bool fs_has_lost_lease(struct fs *fs);
-bool fs_is_authority(struct fs *fs); /* nobody else writes here: what is known stays true */
+GPtrArray *fs_pin_dirty(struct fs *fs); /* the dirty files, each pinned */
+bool fs_is_authority(struct fs *fs);    /* nobody else writes here: what is known stays true */
 
 /* --- inode.c: the tree --- */
 struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode);
@@ -216,6 +218,8 @@ int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
 int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void unhide_open_file(struct inode *inode);
 void forget_name(struct fs *fs, struct inode *inode); /* the store has it no more; no lock held */
+/* What a new NAME in PARENT cannot be: ENAMETOOLONG, EILSEQ; 0: it can. */
+int name_check(struct fs *fs, struct inode *parent, const char *name, bool is_dir);
 bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name);
 char *child_key(struct fs *fs, struct inode *parent, const char *name);
 int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,

@@ -8,6 +8,7 @@
 
 #include "config/error.h"
 #include "config/log.h"
+#include "fusefs/signals.h"
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
@@ -39,16 +40,28 @@ static struct fuse_session *session_of(fuse_req_t req)
     return ((struct fuse_ops *)fuse_req_userdata(req))->session;
 }
 
-static bool request_interrupted(void *user)
+/* A signal that the program handles and that does not ask it to end is heard only after this long:
+ * no call takes as long when the store is well. */
+#define PATIENCE_MS 60000
+
+static bool request_interrupted(const struct fs_caller *caller)
 {
-    return fuse_req_interrupted(user);
+    fuse_req_t req = caller->user;
+
+    return fuse_req_interrupted(req) &&
+           (g_get_monotonic_time() / 1000 - caller->began_ms > PATIENCE_MS ||
+            task_is_asked_to_end(fuse_req_ctx(req)->pid));
 }
 
 static struct fs_caller caller_of(fuse_req_t req)
 {
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-    return (struct fs_caller){ctx->uid, ctx->gid, request_interrupted, req};
+    return (struct fs_caller){.uid = ctx->uid,
+                              .gid = ctx->gid,
+                              .interrupted = request_interrupted,
+                              .user = req,
+                              .began_ms = g_get_monotonic_time() / 1000};
 }
 
 static double attr_timeout(fuse_req_t req)

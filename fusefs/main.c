@@ -263,12 +263,10 @@ static void drain(struct program *p, const sigset_t *signals)
     while (!saved) {
         struct timespec none = {0, 0};
 
-        if (p->lease && !lease_is_held(p->lease) && unsaved)
-            break; /* nothing can be saved any more */
-
         g_clear_pointer(&unsaved, g_ptr_array_unref);
         saved = fs_drain(p->fs, 200, &unsaved);
-        if (!saved && p->drain_timeout_s && g_get_monotonic_time() >= until)
+        if (!saved &&
+            ((p->drain_timeout_s && g_get_monotonic_time() >= until) || fs_is_hopeless(p->fs)))
             break;
         if (!saved && sigtimedwait(signals, NULL, &none) > 0)
             break;

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define LEARN_PAGES 8 /* of a directory's listing, before single names are asked for instead */
+#define NAME_BYTES_MAX 255
+#define LEARN_PAGES    8 /* of a directory's listing, before single names are asked for instead */
 
 bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name)
 {
@@ -189,9 +190,9 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
     int error = ENOTDIR;
 
     *child = NULL;
-    if (strlen(name) > 255)
+    if (strlen(name) > NAME_BYTES_MAX)
         return ENAMETOOLONG;
-    if (name_is_hidden(fs, parent_ino, name))
+    if (name_is_hidden(fs, parent_ino, name) || !g_utf8_validate(name, -1, NULL))
         return ENOENT;
     parent = inode_get(fs, parent_ino);
     if (!parent)
@@ -319,6 +320,34 @@ void touch_directory(struct inode *dir)
     pthread_mutex_unlock(&dir->lock);
 }
 
+int name_check(struct fs *fs, struct inode *parent, const char *name, bool is_dir)
+{
+    g_autofree char *key = inode_key(fs, parent);
+
+    if (strlen(name) > NAME_BYTES_MAX ||
+        strlen(key) + strlen(name) + is_dir > store_max_key_bytes(fs->store))
+        return ENAMETOOLONG;
+    return g_utf8_validate(name, -1, NULL) ? 0 : EILSEQ; /* keys are UTF-8 */
+}
+
+static int attach_new(struct fs *fs, struct inode *parent, const char *name, mode_t mode,
+                      struct inode **inode)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&fs->lock);
+    if (parent->removed && parent != fs->root)
+        error = ENOENT;
+    else if (inode_child(parent, name))
+        error = EEXIST;
+    else
+        *inode = inode_new(fs, parent, name, mode);
+    if (!error && S_ISDIR(mode) && fs_is_authority(fs))
+        names_start(*inode); /* it is new: nothing is in it */
+    pthread_mutex_unlock(&fs->lock);
+    return error;
+}
+
 int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                mode_t mode, struct inode **inode)
 {
@@ -330,16 +359,9 @@ int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
     parent = inode_get(fs, parent_ino);
     if (!parent)
         return ENOENT;
-    pthread_mutex_lock(&fs->lock);
-    if (parent->removed && parent != fs->root)
-        error = ENOENT;
-    else if (inode_child(parent, name))
-        error = EEXIST;
-    else
-        *inode = inode_new(fs, parent, name, mode);
-    if (!error && S_ISDIR(mode) && fs_is_authority(fs))
-        names_start(*inode); /* it is new: nothing is in it */
-    pthread_mutex_unlock(&fs->lock);
+    error = name_check(fs, parent, name, S_ISDIR(mode));
+    if (!error)
+        error = attach_new(fs, parent, name, mode, inode);
     if (!error) {
         set_owner(*inode, parent, caller);
         touch_directory(parent);

@@ -264,6 +264,13 @@ static void stay_dirty(struct publish *p)
     inode->attrs_explicit = inode->attrs_explicit || p->attrs_explicit;
 }
 
+/* The store will say the same again, whenever it is asked. */
+static bool is_refusal(int error)
+{
+    return error == EINVAL || error == ENAMETOOLONG || error == EILSEQ || error == EFBIG ||
+           error == ESTALE;
+}
+
 /* inode->lock held. */
 static void end_publish(struct publish *p, int error, int64_t took_ms)
 {
@@ -274,6 +281,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
         take_over_object(p);
     if (error || p->goal == GOAL_STAGED)
         stay_dirty(p);
+    inode->refused = is_refusal(error);
     if (error) {
         inode->next_publish_ms = now_ms() + RETRY_MS;
         return;
@@ -464,24 +472,9 @@ int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *in
 /* A pinned inode of the dirty list for which WANTED says yes, the first one; NULL: none. */
 typedef bool wanted_inode(struct fs *fs, struct inode *inode, void *user);
 
-static GPtrArray *pin_dirty(struct fs *fs)
-{
-    GPtrArray *all = g_ptr_array_new();
-
-    pthread_mutex_lock(&fs->lock);
-    pthread_mutex_lock(&fs->dirty_lock);
-    for (GList *link = fs->dirty.head; link; link = link->next) {
-        ((struct inode *)link->data)->pins++;
-        g_ptr_array_add(all, link->data);
-    }
-    pthread_mutex_unlock(&fs->dirty_lock);
-    pthread_mutex_unlock(&fs->lock);
-    return all;
-}
-
 static struct inode *find_dirty(struct fs *fs, wanted_inode *wanted, void *user)
 {
-    g_autoptr(GPtrArray) all = pin_dirty(fs);
+    g_autoptr(GPtrArray) all = fs_pin_dirty(fs);
     struct inode *found = NULL;
 
     for (guint i = 0; i < all->len; i++) {
@@ -503,7 +496,8 @@ static struct inode *find_dirty(struct fs *fs, wanted_inode *wanted, void *user)
 
 static bool failed_before(struct fs *fs, struct inode *inode, void *user)
 {
-    return inode->failed_close && inode_is_dirty(inode) && !inode->vanished && inode != user;
+    return inode->failed_close && inode_is_dirty(inode) && !inode->vanished && !inode->refused &&
+           inode != user;
 }
 
 int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode)
@@ -538,7 +532,7 @@ static bool is_due(struct fs *fs, struct inode *inode, void *user)
     bool slow;
 
     roll_window(fs, inode, now);
-    if (!inode_is_dirty(inode) || inode->vanished || now < inode->next_publish_ms)
+    if (!inode_is_dirty(inode) || inode->vanished || inode->refused || now < inode->next_publish_ms)
         return false;
     if (inode->failed_close || inode->writers == 0 || atomic_load(&fs->draining))
         return true;
@@ -553,7 +547,7 @@ static bool is_due(struct fs *fs, struct inode *inode, void *user)
 /* Memory is short, nothing moves: the file with the most dirty bytes gives way. */
 static struct inode *find_victim(struct fs *fs)
 {
-    g_autoptr(GPtrArray) all = pin_dirty(fs);
+    g_autoptr(GPtrArray) all = fs_pin_dirty(fs);
     struct inode *victim = NULL;
     uint64_t most = 0;
 

@@ -417,7 +417,9 @@ int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
         error = 0;
     if (!error && source != target) {
         new_parent = inode_get(fs, new_parent_ino);
-        error = new_parent ? publish_earlier_failures(fs, caller, source) : ENOENT;
+        error = new_parent ? name_check(fs, new_parent, new_name, is_directory(source)) : ENOENT;
+        if (!error)
+            error = publish_earlier_failures(fs, caller, source);
     }
     if (new_parent && !error) {
         if (is_directory(source)) {

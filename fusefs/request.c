@@ -31,7 +31,7 @@ void timespec_in(struct timespec *until, unsigned ms)
 
 bool is_interrupted(struct fs_caller *caller)
 {
-    return caller && caller->interrupted && caller->interrupted(caller->user);
+    return caller && caller->interrupted && caller->interrupted(caller);
 }
 
 bool wait_changed(struct inode *inode, unsigned ms)

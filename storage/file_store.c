@@ -74,6 +74,7 @@ static const struct store_caps file_caps = {
     .max_copy_bytes = UINT64_C(1) << 43,
     .max_object_bytes = UINT64_C(1) << 43,
     .max_parts = 10000,
+    .max_key_bytes = 1024,
     .max_delete_keys = 1000,
     .max_list_entries = FILE_STORE_LIST_MAX,
     .max_metadata_bytes = FILE_STORE_METADATA,

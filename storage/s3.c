@@ -21,6 +21,7 @@ static const struct store_caps s3_caps = {
     .max_copy_bytes = 5 * GIB,
     .max_object_bytes = 5 * TIB,
     .max_parts = 10000,
+    .max_key_bytes = 1024,
     .max_delete_keys = 1000,
     .max_list_entries = 1000,
     .max_metadata_bytes = 2048 - sizeof("x-amz-meta-" S3_WRITE_ID) - 32,

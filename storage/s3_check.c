@@ -7,20 +7,18 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define KEY_BYTES_MAX 1024
-
 bool s3_wants_key(enum store_verb verb)
 {
     return verb != STORE_LIST && verb != STORE_UPLOADS && verb != STORE_DELETE_MANY;
 }
 
-static bool check_key(const char *key, GError **error)
+static bool check_key(const char *key, const struct store_caps *caps, GError **error)
 {
     if (!key || !*key)
         return error_set(error, EINVAL, "an object's key cannot be empty");
-    if (strlen(key) > KEY_BYTES_MAX)
-        return error_set(error, ENAMETOOLONG, "%s: the key is longer than %d bytes", key,
-                         KEY_BYTES_MAX);
+    if (strlen(key) > caps->max_key_bytes)
+        return error_set(error, ENAMETOOLONG, "%s: the key is longer than %u bytes", key,
+                         caps->max_key_bytes);
     if (!g_utf8_validate(key, -1, NULL))
         return error_set(error, EINVAL, "a key is not UTF-8");
     return true;
@@ -123,12 +121,12 @@ bool s3_request_check(const struct store_call *call, const struct store_caps *ca
 {
     bool wants_source = call->verb == STORE_COPY || call->verb == STORE_COPY_PART;
 
-    if (s3_wants_key(call->verb) && !check_key(call->key, error))
+    if (s3_wants_key(call->verb) && !check_key(call->key, caps, error))
         return false;
-    if (wants_source && !check_key(call->source_key, error))
+    if (wants_source && !check_key(call->source_key, caps, error))
         return false;
     for (guint i = 0; call->verb == STORE_DELETE_MANY && i < call->keys->len; i++)
-        if (!check_key(call->keys->pdata[i], error))
+        if (!check_key(call->keys->pdata[i], caps, error))
             return false;
     if (!is_etag(call->if_match))
         return error_set(error, EINVAL, "%s: the condition is no ETag", call->key);

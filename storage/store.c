@@ -324,6 +324,14 @@ void store_unref(struct store *store)
     g_free(base);
 }
 
+unsigned store_max_key_bytes(const struct store *store)
+{
+    unsigned most =
+        store->caps_of ? store_max_key_bytes(store->caps_of) : store->caps.max_key_bytes;
+
+    return most > store->prefix_bytes ? most - store->prefix_bytes : 0;
+}
+
 const struct store_caps *store_caps(const struct store *store)
 {
     return store->caps_of ? store_caps(store->caps_of) : &store->caps;

@@ -42,6 +42,7 @@ struct store_caps {
     uint64_t max_copy_bytes; /* STORE_COPY's source */
     uint64_t max_object_bytes;
     unsigned max_parts;
+    unsigned max_key_bytes;      /* of the whole key: see store_max_key_bytes */
     unsigned max_delete_keys;    /* keys in one STORE_DELETE_MANY */
     unsigned max_list_entries;   /* entries in one page */
     unsigned max_metadata_bytes; /* names and values, summed */
@@ -224,4 +225,6 @@ typedef struct store Store;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Store, store_unref)
 
 const struct store_caps *store_caps(const struct store *store);
+/* Of keys given to STORE: caps.max_key_bytes less what its prefix takes. */
+unsigned store_max_key_bytes(const struct store *store);
 const char *store_url(const struct store *store); /* for messages; without credentials */

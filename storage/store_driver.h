@@ -22,6 +22,7 @@ struct store {
     const struct store_driver *driver;
     struct store_caps caps;
     const struct store *caps_of; /* a layer's: whose capabilities hold; NULL: those above */
+    unsigned prefix_bytes;       /* a layer's: that it puts in front of keys */
     char *url;                   /* freed by the interface */
     struct store_base *base;     /* the interface's own: references, calls in flight */
 };

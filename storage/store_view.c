@@ -159,5 +159,6 @@ struct store *store_view(struct store *store, const char *prefix)
     view->inner = store_ref(store);
     view->prefix = g_strdup(prefix);
     view->length = strlen(prefix);
+    view->store.prefix_bytes = (unsigned)view->length;
     return &view->store;
 }

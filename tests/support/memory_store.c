@@ -414,6 +414,7 @@ static const struct store_caps memory_caps = {
     .max_copy_bytes = 1 << 30,
     .max_object_bytes = UINT32_MAX,
     .max_parts = 10000,
+    .max_key_bytes = 1024,
     .max_delete_keys = 1000,
     .max_list_entries = 1000,
     .max_metadata_bytes = 2048,
