@@ -523,4 +523,4 @@ def test_fio_verify(root, engine, pattern, block, size):
 def test_fio_mixed_sizes_from_several_jobs(root):
     need("fio")
     fio(root, "--ioengine", "libaio", "--iodepth", "4", "--rw", "randwrite", "--bsrange", "4k-4m",
-        "--bs_unaligned", "0", "--size", "32m", "--numjobs", "4")
+        "--size", "32m", "--numjobs", "4")
