@@ -116,6 +116,8 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
     if (inode == fs->root || is_fresh(fs, inode, max_age_ms))
         return 0;
     key = inode_key(fs, inode);
+    if (!*key)
+        return atomic_load(&inode->replaced) ? ESTALE : 0; /* it has just lost its name */
     call = store_call_new(STORE_HEAD, key);
     error = run_call(fs, caller, call);
     if (error == ENOENT && is_directory(inode)) {
