@@ -54,11 +54,23 @@ static void load_attrs(struct inode *inode, const struct store_object *object)
     inode->metadata = metadata_copy(object->metadata);
 }
 
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object)
+/* Whether something happened to INODE since VERSION was read: what the store said then may be old.
+ * inode->lock held. */
+static bool has_moved_on(const struct inode *inode, uint64_t version)
+{
+    return inode->version != version || inode_is_dirty(inode) || inode->publishing;
+}
+
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
+                uint64_t version)
 {
     bool is_other;
 
     pthread_mutex_lock(&inode->lock);
+    if (has_moved_on(inode, version)) {
+        pthread_mutex_unlock(&inode->lock);
+        return true;
+    }
     is_other = !is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing &&
                compare(inode, object) == VERSION_OTHER;
     if (is_other)
@@ -75,14 +87,21 @@ bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *o
     return !is_other;
 }
 
+void inode_rewritten(struct inode *inode)
+{
+    if (inode->rewritten)
+        return;
+    inode->rewritten = true;
+    g_free(inode->lineage);
+    inode->lineage = lineage_new();
+}
+
 GHashTable *inode_metadata(struct inode *inode)
 {
     GHashTable *metadata = metadata_copy(inode->metadata);
 
-    if (!inode->lineage || inode->rewritten) {
-        g_free(inode->lineage);
+    if (!inode->lineage)
         inode->lineage = lineage_new();
-    }
     file_attrs_save(&inode->attrs, metadata);
     if (!is_directory(inode))
         g_hash_table_insert(metadata, g_strdup(LINEAGE), g_strdup(inode->lineage));
@@ -106,9 +125,36 @@ int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     return inode_refresh_for(fs, caller, inode, fs->options.attr_ttl_ms);
 }
 
+/* The store has no such object. */
+static int note_removed(struct inode *inode, uint64_t version)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    if (is_directory(inode)) {
+        inode->checked_ms = now_ms(); /* it may be nothing but a prefix */
+    } else if (!has_moved_on(inode, version)) {
+        atomic_store(&inode->replaced, true); /* another client removed it; its bytes are gone */
+        error = ENOENT;
+    }
+    pthread_mutex_unlock(&inode->lock);
+    return error;
+}
+
+static uint64_t version_of(struct inode *inode)
+{
+    uint64_t version;
+
+    pthread_mutex_lock(&inode->lock);
+    version = inode->version;
+    pthread_mutex_unlock(&inode->lock);
+    return version;
+}
+
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                       unsigned max_age_ms)
 {
+    uint64_t version = version_of(inode);
     g_autofree char *key = NULL;
     g_autoptr(StoreCall) call = NULL;
     int error;
@@ -120,15 +166,9 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
         return atomic_load(&inode->replaced) ? ESTALE : 0; /* it has just lost its name */
     call = store_call_new(STORE_HEAD, key);
     error = run_call(fs, caller, call);
-    if (error == ENOENT && is_directory(inode)) {
-        pthread_mutex_lock(&inode->lock);
-        inode->checked_ms = now_ms(); /* a directory may be nothing but a prefix */
-        pthread_mutex_unlock(&inode->lock);
-        return 0;
-    }
     if (error == ENOENT)
-        atomic_store(&inode->replaced, true); /* another client removed it; its bytes are gone */
-    if (!error && !inode_load(fs, inode, &call->object))
+        error = note_removed(inode, version);
+    else if (!error && !inode_load(fs, inode, &call->object, version))
         error = ESTALE;
     if (error == ENOENT || error == ESTALE)
         forget_name(fs, inode);

@@ -219,20 +219,22 @@ int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint6
 int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
 {
     struct inode *inode = file->inode;
-    bool dirty;
+    bool dirty, lost;
     int error;
 
     pthread_mutex_lock(&inode->lock);
     dirty = (inode_is_dirty(inode) || inode->publishing) && !inode->vanished;
+    lost = inode_is_dirty(inode) && atomic_load(&inode->replaced); /* no name to save it under */
     pthread_mutex_unlock(&inode->lock);
     if (!dirty)
-        return 0;
+        return lost ? ESTALE : 0;
     error = publish_earlier_failures(fs, caller, inode);
     if (!error)
         error = inode_publish(fs, caller, inode);
     if (error) {
         pthread_mutex_lock(&inode->lock);
-        inode->failed_close = inode_is_dirty(inode);
+        if (inode_is_dirty(inode) && !inode->failed_close)
+            inode->failed_close = atomic_fetch_add(&fs->failed_closes, 1) + 1;
         pthread_mutex_unlock(&inode->lock);
     }
     return error;

@@ -45,9 +45,11 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->store = store_ref(store);
     fs->owner = options->lease ? g_strdup(lease_owner(options->lease)) : g_uuid_string_random();
     set_defaults(fs, options);
+    fs->max_file_bytes = fs_max_file_bytes(fs);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
     init_lock(&fs->gate_lock, &fs->gate_changed);
+    init_lock(&fs->padding_lock, &fs->padding_changed);
     g_queue_init(&fs->dirty);
     fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));

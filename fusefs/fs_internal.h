@@ -38,7 +38,9 @@ struct part {
  * that it can be committed, and then read, before the file is finished. */
 struct upload {
     char *key, *id; /* id NULL: being begun */
-    bool staged, beginning, failed;
+    bool staged, beginning;
+    int error;        /* the first one of a part, or of its begin */
+    char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */
     unsigned sending;
@@ -62,6 +64,7 @@ struct inode {
     GHashTable *metadata; /* the object's other metadata, kept as it is */
     uint64_t size;
     int64_t checked_ms; /* when the store was last asked; 0: never */
+    uint64_t version;   /* goes up with every change here: older answers of the store are void */
     /* The object that `in_object` means; etag NULL: there is none. The file's own key, or a staged
      * one: what was saved out of sight, or kept of a file that was removed while open. */
     char *base_key, *etag;
@@ -83,9 +86,10 @@ struct inode {
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;
     unsigned slow_windows;
-    bool complained;   /* a failure was logged since the last success */
-    bool refused;      /* the last publish failed in a way that trying again does not mend */
-    bool failed_close; /* close() or fsync() reported a failure: to be saved before others */
+    bool complained;       /* a failure was logged since the last success */
+    bool refused;          /* the last publish failed in a way that trying again does not mend */
+    uint64_t failed_close; /* the number of its close() or fsync() that failed: to be saved before
+                            * those with higher numbers; 0: none did */
     /* fs->dirty_lock: */
     GList *dirty_link;
 };
@@ -100,9 +104,10 @@ struct fs {
     struct store *store;
     struct fs_options options;
     struct budget *budget;
-    uint64_t part_bytes;
+    uint64_t part_bytes, max_file_bytes;
     char *owner; /* what our own objects are named after */
     atomic_uint staged_count;
+    atomic_ulong failed_closes;
 
     pthread_mutex_t lock;
     GHashTable *inodes; /* ino -> inode */
@@ -113,6 +118,10 @@ struct fs {
     pthread_cond_t dirty_changed;
     GQueue dirty; /* struct inode*, pinned, in the order they became dirty */
     bool stopping;
+
+    pthread_mutex_t padding_lock;
+    pthread_cond_t padding_changed;
+    bool padding_taken; /* somebody has the turn to take padding */
 
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
      * gate is passed before an inode's turn to publish is waited for. */
@@ -177,8 +186,12 @@ bool gate_is_open(struct fs *fs);
 
 /* --- attrs.c: what the store says of an object, into the inode and back --- */
 /* False: another client put another file in this one's place. */
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object);
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
+                uint64_t version);               /* inode->version of before the store was asked */
 GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
+/* Published bytes change: what will be published is no longer the same file grown. inode->lock
+ * held. */
+void inode_rewritten(struct inode *inode);
 /* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
@@ -228,15 +241,21 @@ int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *in
 
 /* --- write.c --- */
 void make_room(struct fs *fs); /* memory is short; no lock held */
+/* Buffers of SIZES (size_t) for what a publish must fetch first, all of them into PADDING: one
+ * publish at a time waits for them, so that none waits for what another one holds. 0 or EINTR. */
+int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArray *padding);
 struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size, int *error);
 int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size);
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
 
 /* --- upload.c --- */
+uint64_t fs_max_file_bytes(struct fs *fs); /* what the store's number of parts is enough for */
 void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
 void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
+/* After a publish of SENT that failed: what was written meanwhile is to be sent again. */
+void upload_compare(struct inode *inode, const struct layout *sent); /* inode->lock held */
 int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                   struct layout *snapshot, const char *key, char **etag);
 int wait_begun(struct fs_caller *caller, struct inode *inode); /* inode->lock held; 0 or EINTR */

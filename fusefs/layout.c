@@ -334,6 +334,32 @@ bool layout_is_saved(const struct layout *layout)
     return true;
 }
 
+static bool piece_is_unchanged(const struct extent *piece, const struct extent *other,
+                               uint64_t start)
+{
+    if (!piece->buffer && piece->in_part)
+        return true;
+    if (!piece->buffer || !other->buffer)
+        return !piece->buffer && !other->buffer && piece->in_object == other->in_object;
+    return piece->buffer == other->buffer && piece->buffer_offset + (start - piece->start) ==
+                                                 other->buffer_offset + (start - other->start);
+}
+
+bool layout_is_unchanged(const struct layout *layout, const struct layout *sent, uint64_t start,
+                         uint64_t end)
+{
+    while (start < end) {
+        unsigned here = layout_find(layout, start), there = layout_find(sent, start);
+
+        if (here == layout_count(layout) || there == layout_count(sent))
+            return false;
+        if (!piece_is_unchanged(layout_at(layout, here), layout_at(sent, there), start))
+            return false;
+        start = MIN(layout_at(layout, here)->end, layout_at(sent, there)->end);
+    }
+    return true;
+}
+
 bool layout_only_in_part(const struct layout *layout, uint64_t start, uint64_t end)
 {
     for (unsigned i = layout_find(layout, start); i < layout->extents->len; i++) {

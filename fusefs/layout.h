@@ -77,6 +77,11 @@ void layout_thaw(struct layout *layout);
 /* Whether the whole file is the base object's first SIZE bytes. */
 bool layout_is_saved(const struct layout *layout);
 
+/* Whether what LAYOUT holds of [start, end) still is what SENT, an earlier copy of it, says: bytes
+ * that are nowhere but in a part are those that were sent. */
+bool layout_is_unchanged(const struct layout *layout, const struct layout *sent, uint64_t start,
+                         uint64_t end);
+
 /* Whether some byte of [start, end) is nowhere but in the open upload. */
 bool layout_only_in_part(const struct layout *layout, uint64_t start, uint64_t end);
 

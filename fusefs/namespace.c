@@ -106,7 +106,7 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
                                   : S_IFREG | (0666 & ~fs->options.umask);
     error = adopt(fs, parent, name, mode, changes, child);
     if (!error && object && is_directory(*child) == (kind == KIND_DIRECTORY))
-        inode_load(fs, *child, &object->object);
+        inode_load(fs, *child, &object->object, 0);
     return error;
 }
 
@@ -464,6 +464,8 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);
+    if (inode->upload && !inode->upload->staged)
+        upload_discard(fs, inode); /* all of it is in memory: it goes where it can be read */
     move = inode->handles > 0 && inode->etag && !key_is_staged(inode->base_key);
     key = g_strdup(inode->base_key);
     etag = g_strdup(inode->etag);

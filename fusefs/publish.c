@@ -36,6 +36,7 @@ struct publish {
     char *key; /* the file's own */
     struct layout snapshot;
     GHashTable *metadata;
+    char *lineage;
     bool data, rewritten, attrs_explicit;
     uint64_t size;
     /* what came of it */
@@ -44,45 +45,74 @@ struct publish {
     bool again;           /* the object carries older attributes */
 };
 
+/* The pieces of the snapshot that are in no memory, each at most BUFFER_MAX. */
+static GArray *list_missing(const struct layout *snapshot)
+{
+    GArray *sizes = g_array_new(FALSE, FALSE, sizeof(size_t));
+
+    for (unsigned i = 0; i < layout_count(snapshot); i++) {
+        const struct extent *extent = layout_at(snapshot, i);
+
+        for (uint64_t at = extent->start; !extent->buffer && at < extent->end; at += BUFFER_MAX) {
+            size_t size = MIN(BUFFER_MAX, extent->end - at);
+
+            g_array_append_val(sizes, size);
+        }
+    }
+    return sizes;
+}
+
+/* Bytes of the base object, or zeros. */
+static int fill_missing(struct publish *p, const struct extent *extent, uint64_t at, size_t size,
+                        struct buffer *buffer)
+{
+    if (extent->in_object)
+        return base_fetch(p->fs, p->caller, p->inode->base_key, p->inode->etag, at, buffer->data,
+                          size);
+    memset(buffer->data, 0, size);
+    return 0;
+}
+
+/* The snapshot as pieces of memory; PADDING is what was missing, in order. */
+static int gather(struct publish *p, GPtrArray *padding, GArray *iov)
+{
+    guint used = 0;
+    int error = 0;
+
+    for (unsigned i = 0; !error && i < layout_count(&p->snapshot); i++) {
+        const struct extent *extent = layout_at(&p->snapshot, i);
+
+        for (uint64_t at = extent->start; !error && at < extent->end; at += BUFFER_MAX) {
+            struct iovec piece = {.iov_len = MIN(BUFFER_MAX, extent->end - at)};
+
+            if (extent->buffer) {
+                piece.iov_base =
+                    extent->buffer->data + extent->buffer_offset + (at - extent->start);
+            } else {
+                struct buffer *buffer = padding->pdata[used++];
+
+                piece.iov_base = buffer->data;
+                error = fill_missing(p, extent, at, piece.iov_len, buffer);
+            }
+            g_array_append_val(iov, piece);
+        }
+    }
+    return error;
+}
+
 /* A whole object in one PUT; what is in the base object alone is fetched first. */
 static int put_whole(struct publish *p)
 {
     g_autoptr(StoreCall) call = store_call_new(STORE_PUT, p->to);
     g_autoptr(GPtrArray) padding = g_ptr_array_new_with_free_func((GDestroyNotify)buffer_unref);
     g_autoptr(GArray) iov = g_array_new(FALSE, FALSE, sizeof(struct iovec));
-    int error = 0;
+    g_autoptr(GArray) missing = list_missing(&p->snapshot);
+    int error = take_padding(p->fs, p->caller, missing, padding);
 
-    for (unsigned i = 0; i < layout_count(&p->snapshot); i++) {
-        const struct extent *extent = layout_at(&p->snapshot, i);
-
-        for (uint64_t at = extent->start; at < extent->end;) {
-            uint64_t size = MIN(BUFFER_MAX, extent->end - at);
-            struct buffer *buffer = NULL;
-            struct iovec piece = {.iov_len = size};
-
-            if (extent->buffer) {
-                piece.iov_base =
-                    extent->buffer->data + extent->buffer_offset + (at - extent->start);
-            } else {
-                while (!buffer) {
-                    buffer = buffer_wait_new(p->fs->budget, size, BUDGET_WANTED, TICK_MS);
-                    if (!buffer && is_interrupted(p->caller))
-                        return EINTR;
-                }
-                g_ptr_array_add(padding, buffer);
-                piece.iov_base = buffer->data;
-                if (!extent->in_object)
-                    memset(buffer->data, 0, size);
-                else
-                    error = base_fetch(p->fs, p->caller, p->inode->base_key, p->inode->etag, at,
-                                       buffer->data, size);
-            }
-            if (error)
-                return error;
-            g_array_append_val(iov, piece);
-            at += size;
-        }
-    }
+    if (!error)
+        error = gather(p, padding, iov);
+    if (error)
+        return error;
     store_call_set_iov(call, (struct iovec *)(void *)iov->data, iov->len);
     call->metadata = metadata_copy(p->metadata);
     error = run_call(p->fs, p->caller, call);
@@ -157,31 +187,37 @@ static int promote(struct publish *p, const char *key, const char *etag)
     return 0;
 }
 
+/* Whether the open upload is none that this publish can go on with. inode->lock held. */
+static bool is_other_upload(const struct publish *p, const struct upload *upload)
+{
+    if (upload->end > p->size)
+        return true;
+    return !upload->staged && (p->goal == GOAL_STAGED || strcmp(upload->key, p->key) != 0);
+}
+
 /* Where the open upload goes is not where this one is to go: it is given up, if every byte of it is
- * somewhere else too. */
+ * somewhere else too. So is one that began as the growing of what has been rewritten since. */
 static int drop_other_upload(struct publish *p)
 {
     struct inode *inode = p->inode;
     struct upload *upload;
-    bool other;
+    bool other, relined, only;
     int error;
 
     pthread_mutex_lock(&inode->lock);
     error = wait_begun(p->caller, inode);
-    if (error) {
-        pthread_mutex_unlock(&inode->lock);
-        return error;
-    }
     upload = inode->upload;
-    other = upload &&
-            (upload->end > p->size ||
-             (!upload->staged && (p->goal == GOAL_STAGED || strcmp(upload->key, p->key) != 0)));
-    if (other && layout_only_in_part(&p->snapshot, 0, p->size)) {
+    only = layout_only_in_part(&p->snapshot, 0, p->size);
+    other = !error && upload && is_other_upload(p, upload);
+    relined = !error && upload && !upload->staged && g_strcmp0(upload->lineage, p->lineage) != 0;
+    if (other && only) {
         log_error("%s: what was sent for %s cannot be read back", p->key, upload->key);
         error = EIO;
-    } else if (other) {
+    } else if (other || (relined && !only)) {
         upload_discard(p->fs, inode);
         layout_forget_parts(&p->snapshot);
+    } else if (relined) {
+        p->attrs_explicit = true; /* its metadata are put right behind the commit */
     }
     p->to = inode->upload            ? g_strdup(inode->upload->key)
             : p->goal == GOAL_STAGED ? staged_key_new(p->fs)
@@ -222,11 +258,13 @@ static void begin_publish(struct publish *p)
     struct inode *inode = p->inode;
 
     inode->publishing = true;
+    inode->version++;
     p->data = inode->data_dirty;
     p->rewritten = inode->rewritten;
     p->attrs_explicit = inode->attrs_explicit;
     p->size = inode->size;
     p->metadata = inode_metadata(inode);
+    p->lineage = g_strdup(inode->lineage);
     p->leftovers = g_ptr_array_new_with_free_func(g_free);
     layout_copy(&inode->layout, 0, UINT64_MAX, &p->snapshot);
     layout_freeze(&p->snapshot);
@@ -258,6 +296,8 @@ static void stay_dirty(struct publish *p)
 {
     struct inode *inode = p->inode;
 
+    if (atomic_load(&inode->replaced) && !p->data)
+        return;
     inode->data_dirty = inode->data_dirty || p->data;
     inode->attrs_dirty = true;
     inode->rewritten = inode->rewritten || p->rewritten;
@@ -277,10 +317,13 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     struct inode *inode = p->inode;
     int64_t interval_ms = p->fs->options.sync_interval_ms;
 
+    inode->version++;
     if (p->etag && !is_directory(inode))
         take_over_object(p);
     if (error || p->goal == GOAL_STAGED)
         stay_dirty(p);
+    if (error)
+        upload_compare(inode, &p->snapshot);
     inode->refused = is_refusal(error);
     if (error) {
         inode->next_publish_ms = now_ms() + RETRY_MS;
@@ -291,7 +334,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     if (p->goal == GOAL_STAGED)
         return;
     inode->attrs_dirty = inode->attrs_dirty || p->again;
-    inode->failed_close = false;
+    inode->failed_close = 0;
     inode->checked_ms = now_ms();
     inode->dirty_ms = inode_is_dirty(inode) ? now_ms() : 0;
     inode->slow_windows = 0;
@@ -302,6 +345,7 @@ static void publish_clear(struct publish *p)
     layout_thaw(&p->snapshot);
     layout_clear(&p->snapshot);
     g_hash_table_unref(p->metadata);
+    g_free(p->lineage);
     g_free(p->key);
     g_free(p->to);
     g_free(p->etag);
@@ -343,12 +387,21 @@ void inode_publish_end(struct fs *fs, struct inode *inode)
 
     pthread_mutex_lock(&inode->lock);
     inode->publishing = false;
+    inode->version++;
     staged = inode_end_vanished(fs, inode);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
     if (staged)
         staged_remove(fs, staged);
     leave_dirty_list(fs, inode);
+}
+
+/* Another client replaced the file whose attributes were to be changed: they are of no use any
+ * more. */
+static void give_up_attributes(struct publish *p)
+{
+    atomic_store(&p->inode->replaced, true);
+    forget_name(p->fs, p->inode);
 }
 
 /* One publish, from a turn that the caller has: inode->publishing is set, inode->lock is held when
@@ -368,6 +421,9 @@ static int publish_once(struct publish *p)
     error = check_lease(p);
     if (!error)
         error = is_directory(inode) ? save_directory(p) : save_file(p);
+    if ((error == ESTALE || error == ENOENT) && !p->data && !is_directory(inode) &&
+        !fs_has_lost_lease(fs))
+        give_up_attributes(p);
 
     pthread_mutex_lock(&inode->lock);
     end_publish(p, error, now_ms() - began);
@@ -456,6 +512,7 @@ int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *in
         struct publish p = {.fs = fs, .caller = caller, .inode = inode};
 
         inode->publishing = true; /* from here on no upload begins */
+        inode->version++;
         if (settle ? !must_show(inode) : !has_work(inode, GOAL_VISIBLE))
             break;
         error = publish_once(&p);
@@ -494,10 +551,37 @@ static struct inode *find_dirty(struct fs *fs, wanted_inode *wanted, void *user)
     return found;
 }
 
-static bool failed_before(struct fs *fs, struct inode *inode, void *user)
+/* A file whose close failed is still to be saved, and before those that were closed after it.
+ * inode->lock held. */
+static bool holds_others_up(const struct inode *inode)
 {
-    return inode->failed_close && inode_is_dirty(inode) && !inode->vanished && !inode->refused &&
-           inode != user;
+    return inode->failed_close && inode_is_dirty(inode) && !inode->vanished && !inode->refused;
+}
+
+/* The file (pinned) whose close failed first, but not EXCEPT; NULL: none. */
+static struct inode *find_first_failed(struct fs *fs, const struct inode *except)
+{
+    g_autoptr(GPtrArray) all = fs_pin_dirty(fs);
+    struct inode *first = NULL;
+    uint64_t first_number = 0;
+
+    for (guint i = 0; i < all->len; i++) {
+        struct inode *inode = all->pdata[i];
+        uint64_t number;
+
+        pthread_mutex_lock(&inode->lock);
+        number = holds_others_up(inode) ? inode->failed_close : 0;
+        pthread_mutex_unlock(&inode->lock);
+        if (number && inode != except && (!first || number < first_number)) {
+            if (first)
+                inode_unpin(fs, first);
+            first = inode;
+            first_number = number;
+        } else {
+            inode_unpin(fs, inode);
+        }
+    }
+    return first;
 }
 
 int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode)
@@ -505,9 +589,17 @@ int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct ino
     struct inode *earlier;
     int error = 0;
 
-    while (!error && (earlier = find_dirty(fs, failed_before, inode))) {
-        error = inode_publish(fs, caller, earlier);
+    while (!error && (earlier = find_first_failed(fs, inode))) {
+        bool before;
+
+        pthread_mutex_lock(&inode->lock);
+        before = !inode->failed_close || earlier->failed_close < inode->failed_close;
+        pthread_mutex_unlock(&inode->lock);
+        if (before)
+            error = inode_publish(fs, caller, earlier);
         inode_unpin(fs, earlier);
+        if (!before)
+            break;
     }
     return error;
 }
@@ -528,20 +620,33 @@ static void roll_window(struct fs *fs, struct inode *inode, int64_t now)
 /* Whether the timer publishes INODE now: what nobody will close, and what grows slowly. */
 static bool is_due(struct fs *fs, struct inode *inode, void *user)
 {
+    const struct inode *first_failed = user;
     int64_t now = now_ms();
     bool slow;
 
     roll_window(fs, inode, now);
     if (!inode_is_dirty(inode) || inode->vanished || inode->refused || now < inode->next_publish_ms)
         return false;
-    if (inode->failed_close || inode->writers == 0 || atomic_load(&fs->draining))
-        return true;
+    if (inode->failed_close)
+        return inode == first_failed;
+    if (inode->writers == 0 || atomic_load(&fs->draining))
+        return !first_failed; /* closed after it */
     if (now - inode->dirty_ms < fs->options.sync_interval_ms * 4 / 5)
         return false;
     if (inode->rewritten)
         return false; /* replaced as a whole, at close or fsync */
     slow = inode->slow_windows >= SLOW_WINDOWS || now - inode->dirty_ms > IDLE_MS;
     return inode->upload || key_is_staged(inode->base_key) ? slow : inode->data_dirty;
+}
+
+static struct inode *find_due(struct fs *fs)
+{
+    struct inode *first_failed = find_first_failed(fs, NULL);
+    struct inode *due = find_dirty(fs, is_due, first_failed);
+
+    if (first_failed)
+        inode_unpin(fs, first_failed);
+    return due;
 }
 
 /* Memory is short, nothing moves: the file with the most dirty bytes gives way. */
@@ -556,7 +661,7 @@ static struct inode *find_victim(struct fs *fs)
         uint64_t bytes;
 
         pthread_mutex_lock(&inode->lock);
-        bytes = inode->publishing || (inode->upload && inode->upload->sending)
+        bytes = inode->publishing || inode->refused || (inode->upload && inode->upload->sending)
                     ? 0
                     : layout_dirty_bytes(&inode->layout);
         pthread_mutex_unlock(&inode->lock);
@@ -588,11 +693,12 @@ static void *publisher_main(void *user)
     unsigned tight = 0;
 
     while (!is_stopping(fs)) {
-        struct inode *inode = fs_has_lost_lease(fs) ? NULL : find_dirty(fs, is_due, NULL);
+        struct inode *inode = fs_has_lost_lease(fs) ? NULL : find_due(fs);
 
         tight = budget_is_tight(fs->budget) ? tight + 1 : 0;
         if (!inode && tight > TIGHT_TICKS && !fs_has_lost_lease(fs) && (inode = find_victim(fs))) {
-            inode_settle(fs, NULL, inode);
+            if (inode_settle(fs, NULL, inode))
+                tight = 0; /* not again at once */
             inode_unpin(fs, inode);
             continue;
         }

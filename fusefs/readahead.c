@@ -451,7 +451,7 @@ int base_fetch(struct fs *fs, struct fs_caller *caller, const char *key, const c
 
     call->if_match = g_strdup(etag);
     error = run_call(fs, caller, call);
-    if (!error && call->received_bytes != size)
-        error = ESTALE;
+    if (error == ENOENT || (!error && call->received_bytes != size))
+        error = ESTALE; /* it was removed, or is another one */
     return error;
 }

@@ -278,6 +278,7 @@ static void rebase(struct inode *dir, GHashTable *etags)
             inode->etag = g_strdup(etag);
             g_free(inode->base_key);
             inode->base_key = g_steal_pointer(&key);
+            inode->version++;
         }
         pthread_mutex_unlock(&inode->lock);
     }

@@ -169,14 +169,31 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
     return error;
 }
 
+/* The metadata that a copy keeps, where it is not one request that keeps them by itself. */
+static int source_metadata(struct fs *fs, struct fs_caller *caller, const char *from,
+                           GHashTable **metadata)
+{
+    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, from);
+    int error = run_call(fs, caller, head);
+
+    *metadata = error ? NULL : metadata_copy(head->object.metadata);
+    return error;
+}
+
 int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                 uint64_t size, const char *etag, GHashTable *metadata, char **new_etag)
 {
     g_autoptr(StoreCall) call = NULL;
     int error;
 
-    if (size > store_caps(fs->store)->max_copy_bytes)
-        return copy_in_parts(fs, caller, from, to, size, etag, metadata, new_etag);
+    if (size > store_caps(fs->store)->max_copy_bytes) {
+        g_autoptr(GHashTable) own = NULL;
+
+        error = metadata ? 0 : source_metadata(fs, caller, from, &own);
+        return error ? error
+                     : copy_in_parts(fs, caller, from, to, size, etag, metadata ? metadata : own,
+                                     new_etag);
+    }
     call = store_call_new(STORE_COPY, to);
     call->source_key = g_strdup(from);
     call->if_match = g_strdup(etag);

@@ -12,6 +12,7 @@
  */
 #include "fusefs/upload.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define ZEROS_BYTES (64 * 1024)
@@ -29,6 +30,16 @@ uint64_t part_bytes_for(struct fs *fs, unsigned number)
     else if (number > 1000)
         bytes *= 4;
     return MAX(MIN(bytes, most), MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
+}
+
+uint64_t fs_max_file_bytes(struct fs *fs)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    uint64_t bytes = 0;
+
+    for (unsigned number = 1; number <= caps->max_parts && bytes < caps->max_object_bytes; number++)
+        bytes += part_bytes_for(fs, number);
+    return MIN(bytes, caps->max_object_bytes);
 }
 
 struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end)
@@ -65,6 +76,7 @@ void upload_free(struct upload *upload)
 {
     g_ptr_array_unref(upload->parts);
     g_free(upload->key);
+    g_free(upload->lineage);
     g_free(upload->id);
     g_free(upload);
 }
@@ -85,6 +97,19 @@ void upload_complain(struct inode *inode, const char *what, const struct store_c
     inode->complained = true;
 }
 
+bool part_is_short(struct fs *fs, const struct part *part)
+{
+    return !part->copied && part->end - part->start < store_caps(fs->store)->min_part_bytes;
+}
+
+/* A base object that is gone was replaced, as one with another ETag was. */
+static int part_error(const struct store_call *call)
+{
+    int error = error_errno(call->error);
+
+    return error == ENOENT && call->verb == STORE_COPY_PART ? ESTALE : error;
+}
+
 static void part_done(struct store_call *call, void *user)
 {
     g_autofree struct fs_part *context = user;
@@ -98,7 +123,8 @@ static void part_done(struct store_call *call, void *user)
     context->upload->sending--;
     if (call->error) {
         part->state = PART_FAILED;
-        context->upload->failed = true;
+        if (!context->upload->error)
+            context->upload->error = part_error(call);
         if (!orphan)
             upload_complain(inode, "upload", call);
     } else {
@@ -107,7 +133,7 @@ static void part_done(struct store_call *call, void *user)
         part->state = PART_SENT;
         g_free(part->etag);
         part->etag = g_strdup(call->part_etag);
-        if (!orphan && !part->copied)
+        if (!orphan && !part->copied && !part_is_short(fs, part))
             layout_mark_part(&inode->layout, &part->sent, part->start, part->end,
                              keep || part->changed);
     }
@@ -248,7 +274,7 @@ static void begin_done(struct store_call *call, void *user)
     orphan = inode->upload != upload;
     upload->beginning = false;
     if (call->error) {
-        upload->failed = true;
+        upload->error = error_errno(call->error);
         if (!orphan)
             upload_complain(inode, "begin the upload of", call);
     } else {
@@ -285,6 +311,7 @@ struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char 
     inode->upload->staged = key_is_staged(key);
     add_copied_parts(fs, inode, inode->upload, prefix);
     call->metadata = inode_metadata(inode);
+    inode->upload->lineage = g_strdup(inode->lineage);
     return call;
 }
 
@@ -309,6 +336,8 @@ static uint64_t next_part_bytes(struct fs *fs, struct inode *inode, uint64_t fro
 
     if (ready >= whole)
         return whole;
+    if (number > store_caps(fs->store)->max_parts / 2)
+        return 0; /* short parts would use up the numbers */
     return flush && ready >= store_caps(fs->store)->min_part_bytes && ready >= BUFFER_MAX ? ready
                                                                                           : 0;
 }
@@ -316,7 +345,11 @@ static uint64_t next_part_bytes(struct fs *fs, struct inode *inode, uint64_t fro
 static void pump_parts(struct fs *fs, struct inode *inode, bool flush, GArray *list)
 {
     struct upload *upload = inode->upload;
+    struct part *last = upload->parts->len ? upload->parts->pdata[upload->parts->len - 1] : NULL;
     uint64_t bytes;
+
+    if (last && part_is_short(fs, last))
+        return; /* a file's end, of a publish that failed: the next one takes it off */
 
     for (guint i = 0; i < upload->parts->len && upload->sending < SENDING_MAX; i++) {
         struct part *part = upload->parts->pdata[i];
@@ -371,7 +404,7 @@ void upload_pump(struct fs *fs, struct inode *inode, bool flush)
     pthread_mutex_lock(&inode->lock);
     may_begin = !inode->upload && !inode->publishing &&
                 next_part_bytes(fs, inode, copyable_prefix(fs, inode), flush);
-    if (inode->upload && inode->upload->id && !inode->upload->failed && !inode->publishing)
+    if (inode->upload && inode->upload->id && !inode->upload->error && !inode->publishing)
         pump_parts(fs, inode, flush, list);
     pthread_mutex_unlock(&inode->lock);
     start_all(fs, inode, list);
@@ -389,6 +422,18 @@ void upload_changed(struct inode *inode, uint64_t start, uint64_t end)
         struct part *part = upload->parts->pdata[i];
 
         if (part->start < end && part->end > start)
+            part->changed = true;
+    }
+}
+
+void upload_compare(struct inode *inode, const struct layout *sent)
+{
+    struct upload *upload = inode->upload;
+
+    for (guint i = 0; upload && i < upload->parts->len; i++) {
+        struct part *part = upload->parts->pdata[i];
+
+        if (!part->copied && !layout_is_unchanged(&inode->layout, sent, part->start, part->end))
             part->changed = true;
     }
 }

@@ -25,6 +25,8 @@ uint64_t part_bytes_for(struct fs *fs, unsigned number);
 /* All with inode->lock held, but for start_all. */
 struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end);
 void part_forget_bytes(struct part *part);
+/* Shorter than any part but the last may be: its bytes stay in memory until the commit. */
+bool part_is_short(struct fs *fs, const struct part *part);
 void upload_free(struct upload *upload);
 void upload_complain(struct inode *inode, const char *what, const struct store_call *call);
 

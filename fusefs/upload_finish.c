@@ -4,34 +4,43 @@
 
 #include <string.h>
 
+/* The stretches of PART that are in the base object alone, cut to what a buffer holds. */
+static GArray *list_gaps(const struct part *part, GArray *sizes)
+{
+    GArray *gaps = g_array_new(FALSE, FALSE, sizeof(struct extent));
+
+    for (unsigned i = 0; i < layout_count(&part->sent); i++) {
+        const struct extent *extent = layout_at(&part->sent, i);
+
+        for (uint64_t at = extent->start; !extent->buffer && extent->in_object && at < extent->end;
+             at += BUFFER_MAX) {
+            struct extent gap = {.start = at, .end = MIN(at + BUFFER_MAX, extent->end)};
+            size_t size = gap.end - gap.start;
+
+            g_array_append_val(gaps, gap);
+            g_array_append_val(sizes, size);
+        }
+    }
+    return gaps;
+}
+
 /* Fetches what of PART's bytes is in the base object alone. No lock held. */
 static int fetch_padding(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                          struct part *part)
 {
-    g_autoptr(GArray) gaps = g_array_new(FALSE, FALSE, sizeof(struct extent));
-    int error = 0;
+    g_autoptr(GPtrArray) padding = g_ptr_array_new_with_free_func((GDestroyNotify)buffer_unref);
+    g_autoptr(GArray) sizes = g_array_new(FALSE, FALSE, sizeof(size_t));
+    g_autoptr(GArray) gaps = list_gaps(part, sizes);
+    int error = take_padding(fs, caller, sizes, padding);
 
-    for (unsigned i = 0; i < layout_count(&part->sent); i++)
-        if (!layout_at(&part->sent, i)->buffer && layout_at(&part->sent, i)->in_object)
-            g_array_append_val(gaps, *layout_at(&part->sent, i));
     for (guint i = 0; !error && i < gaps->len; i++) {
         struct extent *gap = &g_array_index(gaps, struct extent, i);
+        struct buffer *buffer = padding->pdata[i];
 
-        for (uint64_t at = gap->start; !error && at < gap->end; at += BUFFER_MAX) {
-            size_t size = MIN(BUFFER_MAX, gap->end - at);
-            struct buffer *buffer = NULL;
-
-            while (!buffer && !error) {
-                buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, 100);
-                error = !buffer && is_interrupted(caller) ? EINTR : 0;
-            }
-            if (error)
-                break;
-            error = base_fetch(fs, caller, inode->base_key, inode->etag, at, buffer->data, size);
-            atomic_fetch_add(&buffer->frozen, 1); /* thawed with the rest of the part */
-            layout_put(&part->sent, at, size, buffer, 0);
-            buffer_unref(buffer);
-        }
+        error = base_fetch(fs, caller, inode->base_key, inode->etag, gap->start, buffer->data,
+                           gap->end - gap->start);
+        atomic_fetch_add(&buffer->frozen, 1); /* thawed with the rest of the part */
+        layout_put(&part->sent, gap->start, gap->end - gap->start, buffer, 0);
     }
     return error;
 }
@@ -64,6 +73,30 @@ static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t
     return MIN(end, size);
 }
 
+/* A file's short end, that an earlier publish sent before it failed, is no part to go on behind: it
+ * is taken off, its bytes are in memory. inode->lock held. */
+static int take_off_short_end(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                              uint64_t size)
+{
+    struct upload *upload = inode->upload;
+    int error = 0;
+
+    while (!error && upload->parts->len) {
+        struct part *last = upload->parts->pdata[upload->parts->len - 1];
+
+        if (!part_is_short(fs, last) || (last->end == size && !last->changed))
+            break;
+        if (last->state == PART_SENDING) {
+            wait_changed(inode, 100);
+            error = is_interrupted(caller) ? EINTR : 0;
+            continue;
+        }
+        upload->end = last->start;
+        g_ptr_array_set_size(upload->parts, (int)upload->parts->len - 1);
+    }
+    return error;
+}
+
 /* The parts that are still to be sent, in order; fills in their bytes. */
 static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                      struct layout *snapshot)
@@ -72,6 +105,7 @@ static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inod
     int error = 0;
 
     pthread_mutex_lock(&inode->lock);
+    error = take_off_short_end(fs, caller, inode, size);
     for (guint i = 0; !error; i++) {
         g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
         struct upload *upload = inode->upload;
@@ -80,7 +114,7 @@ static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inod
 
         while (upload->sending >= SENDING_MAX && !error) {
             wait_changed(inode, 100);
-            error = is_interrupted(caller) ? EINTR : upload->failed ? EIO : 0;
+            error = is_interrupted(caller) ? EINTR : upload->error;
         }
         if (error || (i >= upload->parts->len && upload->end >= size))
             break;
@@ -120,8 +154,8 @@ static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inod
         if (is_interrupted(caller))
             error = EINTR;
     }
-    if (!error && inode->upload->failed)
-        error = EIO;
+    if (!error)
+        error = inode->upload->error;
     pthread_mutex_unlock(&inode->lock);
     return error;
 }
@@ -151,7 +185,7 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
         return error;
     }
     if (inode->upload && inode->upload->id) {
-        inode->upload->failed = false;
+        inode->upload->error = 0;
         for (guint i = 0; i < inode->upload->parts->len; i++) {
             struct part *part = inode->upload->parts->pdata[i];
 

@@ -9,6 +9,7 @@
 
 void inode_mark_dirty(struct fs *fs, struct inode *inode)
 {
+    inode->version++;
     if (!inode->dirty_ms)
         inode->dirty_ms = now_ms();
     pthread_mutex_lock(&fs->dirty_lock);
@@ -73,12 +74,63 @@ struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size,
     return buffer;
 }
 
-/* How large a buffer the next bytes deserve: files that grow get larger ones. */
-static size_t buffer_size_for(struct inode *inode, size_t size)
+static int take_turn_for_padding(struct fs *fs, struct fs_caller *caller)
 {
-    uint64_t dirty = layout_dirty_bytes(&inode->layout);
+    int error = 0;
 
-    return CLAMP(MAX(dirty, size), 4096, BUFFER_MAX);
+    pthread_mutex_lock(&fs->padding_lock);
+    while (!error && fs->padding_taken) {
+        struct timespec until;
+
+        timespec_in(&until, ROOM_TIMEOUT_MS);
+        pthread_cond_timedwait(&fs->padding_changed, &fs->padding_lock, &until);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    if (!error)
+        fs->padding_taken = true;
+    pthread_mutex_unlock(&fs->padding_lock);
+    return error;
+}
+
+static void end_turn_for_padding(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->padding_lock);
+    fs->padding_taken = false;
+    pthread_cond_signal(&fs->padding_changed);
+    pthread_mutex_unlock(&fs->padding_lock);
+}
+
+int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArray *padding)
+{
+    int error = sizes->len ? take_turn_for_padding(fs, caller) : 0;
+
+    if (error || !sizes->len)
+        return error;
+    for (guint i = 0; !error && i < sizes->len; i++) {
+        size_t size = g_array_index(sizes, size_t, i);
+        struct buffer *buffer = buffer_try_new(fs->budget, size, BUDGET_WANTED);
+
+        while (!buffer && !(error = is_interrupted(caller) ? EINTR : 0)) {
+            make_room(fs);
+            buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, ROOM_TIMEOUT_MS);
+        }
+        if (buffer)
+            g_ptr_array_add(padding, buffer);
+    }
+    end_turn_for_padding(fs);
+    return error;
+}
+
+/* How large a buffer the next bytes deserve: a file that grows gets larger ones, scattered writes
+ * what they need. inode->lock held. */
+static size_t buffer_size_for(struct inode *inode, uint64_t offset, size_t size)
+{
+    unsigned count = layout_count(&inode->layout);
+    const struct extent *last = count ? layout_at(&inode->layout, count - 1) : NULL;
+
+    if (offset != layout_size(&inode->layout) || (last && !last->buffer))
+        return MAX(size, 4096);
+    return CLAMP(last ? 2 * (uint64_t)last->buffer->capacity : size, MAX(size, 4096), BUFFER_MAX);
 }
 
 /* Whether [start, end) can be written without first making the open upload readable: no byte of a
@@ -101,7 +153,7 @@ static bool must_settle(struct inode *inode, uint64_t start, uint64_t end)
 static void note_write(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t size)
 {
     if (inode->etag && offset < inode->base_size)
-        inode->rewritten = true;
+        inode_rewritten(inode);
     upload_changed(inode, offset, offset + size);
     inode->size = layout_size(&inode->layout);
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
@@ -137,7 +189,7 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
             layout_put(&inode->layout, offset, size, buffer, 0);
             break;
         }
-        want = buffer_size_for(inode, size);
+        want = buffer_size_for(inode, offset, size);
         pthread_mutex_unlock(&inode->lock);
         buffer = wait_buffer(fs, caller, want, &error);
         if (buffer) {
@@ -164,7 +216,7 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
 
     if (error)
         return error;
-    if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
+    if (offset + size > fs->max_file_bytes || offset + size < offset)
         return EFBIG;
     if (atomic_load(&inode->replaced))
         return ESTALE;
@@ -192,31 +244,42 @@ int fs_write_back(struct fs *fs, struct fs_caller *caller, struct fs_file *file,
     return write_all(fs, caller, file, false, offset, data, size);
 }
 
-int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size)
+/* Until no part of an open upload reaches beyond SIZE, and none is about to. inode->lock held. */
+static int settle_for_cut(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                          uint64_t size)
 {
     int error = 0;
 
-    if (size > store_caps(fs->store)->max_object_bytes)
-        return EFBIG;
-    pthread_mutex_lock(&inode->lock);
-    while (!error && inode->upload && size && size < inode->upload->end) {
+    while (!error && inode->upload && (inode->publishing || (size && size < inode->upload->end))) {
+        if (inode->publishing) {
+            wait_changed(inode, 100);
+            error = is_interrupted(caller) ? EINTR : 0;
+            continue;
+        }
         pthread_mutex_unlock(&inode->lock);
         error = inode_settle(fs, caller, inode);
         pthread_mutex_lock(&inode->lock);
     }
-    while (inode->publishing && inode->upload && !error) {
-        wait_changed(inode, 100);
-        error = is_interrupted(caller) ? EINTR : 0;
-    }
+    return error;
+}
+
+int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size)
+{
+    int error = 0;
+
+    if (size > fs->max_file_bytes)
+        return EFBIG;
+    pthread_mutex_lock(&inode->lock);
+    error = settle_for_cut(fs, caller, inode, size);
     if (!error && size != inode->size) {
-        if (size == 0 && inode->upload)
-            upload_discard(fs, inode);
         if (inode->etag && size < inode->base_size)
-            inode->rewritten = true;
+            inode_rewritten(inode);
         layout_resize(&inode->layout, size);
         inode->size = size;
         inode->data_dirty = true;
         streams_drop(inode);
+        if (size == 0)
+            upload_discard(fs, inode);
     }
     if (!error) { /* also when the size stays: ": > stamp" is for the time */
         inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();

@@ -1,0 +1,116 @@
+/* Many writers and readers share a budget that is smaller than what they have under way. */
+#include "tests/unit/fusefs/fixture.h"
+
+#include "storage/store_driver.h"
+
+#include <pthread.h>
+
+#define MIB     (1u << 20)
+#define BUDGET  (16ull * MIB)
+#define WRITERS 64
+#define READERS 8
+#define PIECE   (128 * 1024)
+
+static void set_up_tight(void)
+{
+    struct fs_options options = {
+        .sync_interval_ms = 100, .attr_ttl_ms = 200, .budget_bytes = BUDGET};
+
+    store = memory_store_new();
+    store->caps.min_part_bytes = 5 * MIB; /* 64 half parts are twenty times the budget */
+    fs = fs_new(store, &options);
+}
+
+TestSuite(budget, .init = set_up_tight, .fini = tear_down, .timeout = 100);
+
+static uint8_t byte_of(unsigned worker, unsigned piece)
+{
+    return (uint8_t)(worker * 13 + piece + 1);
+}
+
+/* Each piece a little after the last one, so that all are half-written at once. */
+static void *write_slowly(void *user)
+{
+    unsigned worker = GPOINTER_TO_UINT(user), pieces = 8 + worker % 16;
+    g_autofree char *name = g_strdup_printf("w%u", worker);
+    g_autofree uint8_t *data = g_malloc(PIECE);
+    struct fs_file *file;
+    struct stat st;
+    int error =
+        fs_create(fs, &caller, FS_ROOT, name, 0644, worker % 2 ? O_WRONLY : O_RDWR, &file, &st);
+
+    for (unsigned i = 0; i < pieces && !error; i++) {
+        memset(data, byte_of(worker, i), PIECE);
+        error = fs_write(fs, &caller, file, (uint64_t)i * PIECE, data, PIECE);
+        g_usleep(2000);
+    }
+    if (!error)
+        error = fs_flush(fs, &caller, file);
+    fs_release(fs, file);
+    return GINT_TO_POINTER(error);
+}
+
+static void *read_onwards(void *user)
+{
+    struct fs_file *file;
+    struct stat st;
+    uint64_t offset = 0;
+    bool keep;
+    int error = fs_lookup(fs, &caller, FS_ROOT, "large", &st);
+
+    if (!error)
+        error = fs_open(fs, &caller, st.st_ino, O_RDONLY, &file, &keep);
+    if (error)
+        return GINT_TO_POINTER(error);
+    for (; !error && offset < 32ull * MIB; offset += PIECE) {
+        g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+        error = fs_read(fs, &caller, file, offset, PIECE, collect, bytes);
+        if (!error && (bytes->len != PIECE || bytes->data[7] != offset / MIB))
+            error = EBADMSG;
+    }
+    fs_release(fs, file);
+    return GINT_TO_POINTER(error);
+}
+
+static void put_large(void)
+{
+    g_autofree char *data = g_malloc(32 * MIB);
+
+    for (unsigned i = 0; i < 32; i++)
+        memset(data + (size_t)i * MIB, (int)i, MIB);
+    cr_assert(store_write(store, "large", data, 32 * MIB, NULL, NULL, NULL));
+}
+
+static void expect_written(unsigned worker)
+{
+    g_autofree char *name = g_strdup_printf("w%u", worker);
+    unsigned pieces = 8 + worker % 16;
+    size_t size = 0;
+    g_autofree char *data = in_store(name, &size);
+
+    cr_assert_not_null(data, "%s is not there", name);
+    cr_assert_eq(size, (size_t)pieces * PIECE);
+    for (unsigned i = 0; i < pieces; i++)
+        cr_assert_eq((uint8_t)data[(size_t)i * PIECE + 99], byte_of(worker, i));
+}
+
+Test(budget, many_slow_writers_and_readers_come_to_their_end)
+{
+    pthread_t threads[WRITERS + READERS];
+    void *result;
+
+    put_large();
+    for (unsigned i = 0; i < WRITERS + READERS; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, i < WRITERS ? write_slowly : read_onwards,
+                                    GUINT_TO_POINTER(i)),
+                     0);
+    for (unsigned i = 0; i < WRITERS + READERS; i++) {
+        pthread_join(threads[i], &result);
+        cr_assert_eq(GPOINTER_TO_INT(result), 0, "%u ended with %d", i, GPOINTER_TO_INT(result));
+    }
+    for (unsigned i = 0; i < WRITERS; i++)
+        expect_written(i);
+    cr_assert_leq(fs_peak_bytes(fs), BUDGET);
+    cr_assert_geq(fs_peak_bytes(fs), BUDGET / 2, "the budget was never tight: this proves nothing");
+}
