@@ -158,7 +158,7 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
         uint64_t changes;
 
         pthread_mutex_lock(&fs->lock);
-        known = inode->names != NULL;
+        known = inode->names != NULL || (inode->is_large && max_pages);
         changes = inode->changes;
         pthread_mutex_unlock(&fs->lock);
         if (known)
@@ -167,6 +167,7 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
         error = list_store(fs, caller, inode, max_pages, &dir, &whole);
         pthread_mutex_lock(&fs->lock);
         known = !error && whole && remember(fs, inode, &dir, changes);
+        inode->is_large = !error && !whole;
         pthread_mutex_unlock(&fs->lock);
         dir_clear(&dir);
     }

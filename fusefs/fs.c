@@ -136,20 +136,33 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
     return paths == NULL;
 }
 
-void fs_free(struct fs *fs)
+/* Those of files that are still known; the store's threads may be taking others off the table. */
+static void abort_uploads(struct fs *fs)
 {
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
     GHashTableIter iter;
     gpointer value;
 
-    publishers_stop(fs);
+    pthread_mutex_lock(&fs->lock);
     g_hash_table_iter_init(&iter, fs->inodes);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        struct inode *inode = value;
+        ((struct inode *)value)->pins++;
+        g_ptr_array_add(all, value);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    for (guint i = 0; i < all->len; i++) {
+        struct inode *inode = all->pdata[i];
 
         pthread_mutex_lock(&inode->lock);
         upload_discard(fs, inode);
         pthread_mutex_unlock(&inode->lock);
     }
+}
+
+void fs_free(struct fs *fs)
+{
+    publishers_stop(fs);
+    abort_uploads(fs);
     store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
     inodes_free_all(fs);
     g_queue_clear(&fs->dirty);

@@ -52,6 +52,7 @@ struct inode {
     struct inode *parent;
     char *name;
     GHashTable *children; /* directories: name -> inode */
+    bool is_large;        /* directories: their names are too many to be learnt by a lookup */
     GHashTable *names;    /* directories: what else is there, name -> S_IFDIR or 0; NULL: unknown */
     uint64_t lookups;
     unsigned pins;

@@ -374,6 +374,15 @@ int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
     return error;
 }
 
+/* What is in INODE's directory is to be asked again. */
+static void unlearn_parent(struct fs *fs, struct inode *inode)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (inode->parent)
+        names_forget(fs, inode->parent);
+    pthread_mutex_unlock(&fs->lock);
+}
+
 /* A new name with attributes and nothing to write later: published before it is answered. */
 static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                     mode_t mode, const char *body, struct stat *st)
@@ -400,6 +409,7 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
     if (!error)
         error = inode_publish(fs, caller, inode);
     if (error) {
+        unlearn_parent(fs, inode); /* it may have come to be all the same */
         forget_name(fs, inode);
         leave_dirty_list(fs, inode);
         inode_unpin(fs, inode);
@@ -607,7 +617,11 @@ int fs_rmdir(struct fs *fs, struct fs_caller *caller, uint64_t parent, const cha
 
     if (error)
         return error;
-    error = remove_directory(fs, caller, inode);
+    error = gate_enter(fs, caller);
+    if (!error) {
+        error = remove_directory(fs, caller, inode);
+        gate_leave(fs);
+    }
     inode_unpin(fs, inode);
     return error;
 }

@@ -17,6 +17,7 @@
 #define SLOW_WINDOWS 10 /* intervals of slow writing after which a file is a log, not a bulk */
 #define IDLE_MS      30000
 #define TIGHT_TICKS  3
+#define GRACE_MS     1000
 
 bool inode_is_dirty(const struct inode *inode)
 {
@@ -330,9 +331,9 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
         return;
     }
     inode->complained = false;
-    inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);
     if (p->goal == GOAL_STAGED)
         return;
+    inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;
     inode->checked_ms = now_ms();
@@ -629,8 +630,10 @@ static bool is_due(struct fs *fs, struct inode *inode, void *user)
         return false;
     if (inode->failed_close)
         return inode == first_failed;
-    if (inode->writers == 0 || atomic_load(&fs->draining))
-        return !first_failed; /* closed after it */
+    if (atomic_load(&fs->draining))
+        return !first_failed;
+    if (inode->writers == 0) /* closed, after that one; or just being created */
+        return !first_failed && now - inode->dirty_ms > GRACE_MS;
     if (now - inode->dirty_ms < fs->options.sync_interval_ms * 4 / 5)
         return false;
     if (inode->rewritten)
@@ -649,11 +652,19 @@ static struct inode *find_due(struct fs *fs)
     return due;
 }
 
+/* inode->lock held. */
+static bool can_give_way(const struct inode *inode, int64_t now)
+{
+    return !inode->publishing && !inode->refused && now >= inode->next_publish_ms &&
+           !(inode->upload && inode->upload->sending);
+}
+
 /* Memory is short, nothing moves: the file with the most dirty bytes gives way. */
 static struct inode *find_victim(struct fs *fs)
 {
     g_autoptr(GPtrArray) all = fs_pin_dirty(fs);
     struct inode *victim = NULL;
+    int64_t now = now_ms();
     uint64_t most = 0;
 
     for (guint i = 0; i < all->len; i++) {
@@ -661,9 +672,7 @@ static struct inode *find_victim(struct fs *fs)
         uint64_t bytes;
 
         pthread_mutex_lock(&inode->lock);
-        bytes = inode->publishing || inode->refused || (inode->upload && inode->upload->sending)
-                    ? 0
-                    : layout_dirty_bytes(&inode->layout);
+        bytes = can_give_way(inode, now) ? layout_dirty_bytes(&inode->layout) : 0;
         pthread_mutex_unlock(&inode->lock);
         if (bytes > most) {
             if (victim)

@@ -2,6 +2,7 @@
  * that publishes, while inode->publishing is set; it blocks. */
 #include "fusefs/upload.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* The stretches of PART that are in the base object alone, cut to what a buffer holds. */
@@ -184,6 +185,9 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
         pthread_mutex_unlock(&inode->lock);
         return error;
     }
+    if (inode->upload && inode->upload->error == ENOENT &&
+        !layout_only_in_part(&inode->layout, 0, inode->size))
+        upload_discard(fs, inode); /* the store has it no more: once more from the beginning */
     if (inode->upload && inode->upload->id) {
         inode->upload->error = 0;
         for (guint i = 0; i < inode->upload->parts->len; i++) {
@@ -233,6 +237,8 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     if (!error)
         upload_forget(fs, commit->upload_id);
     pthread_mutex_lock(&inode->lock);
+    if (error && inode->upload)
+        inode->upload->error = error;
     if (error)
         upload_complain(inode, "commit", commit);
     else
