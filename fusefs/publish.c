@@ -359,8 +359,9 @@ void leave_dirty_list(struct fs *fs, struct inode *inode)
 
     pthread_mutex_lock(&inode->lock);
     pthread_mutex_lock(&fs->dirty_lock);
-    was_listed =
-        inode->dirty_link && ((inode->vanished && !inode->handles) || !inode_is_dirty(inode));
+    /* While it is published it only looks clean: if that fails, it is not. */
+    was_listed = inode->dirty_link && !inode->publishing &&
+                 ((inode->vanished && !inode->handles) || !inode_is_dirty(inode));
     if (was_listed) {
         g_queue_delete_link(&fs->dirty, inode->dirty_link);
         inode->dirty_link = NULL;
