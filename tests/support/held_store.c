@@ -152,6 +152,26 @@ void held_store_release(struct store *base)
     pthread_mutex_unlock(&store->lock);
 }
 
+void held_store_drop(struct store *base, int code)
+{
+    struct held_store *store = (struct held_store *)base;
+    struct held *held;
+
+    pthread_mutex_lock(&store->lock);
+    rule_set(&store->holds, false, STORE_VERBS, NULL);
+    while ((held = g_queue_pop_head(&store->waiting))) {
+        GError *error = NULL;
+
+        pthread_mutex_unlock(&store->lock);
+        error_set(&error, code, "%s: dropped", held->call->key);
+        store_complete(held->call, error);
+        g_clear_error(&held->error);
+        g_free(held);
+        pthread_mutex_lock(&store->lock);
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
 unsigned held_store_waiting(struct store *base)
 {
     struct held_store *store = (struct held_store *)base;

@@ -14,6 +14,8 @@ struct store *held_store_new(struct store *below); /* holds a reference */
 void held_store_hold(struct store *store, enum store_verb verb, const char *key_end);
 /* What is held goes on, and nothing is held any more. */
 void held_store_release(struct store *store);
+/* What is held fails with CODE, and nothing is held any more. */
+void held_store_drop(struct store *store, int code);
 unsigned held_store_waiting(struct store *store);
 /* CODE 0: nothing fails any more. */
 void held_store_fail(struct store *store, enum store_verb verb, const char *key_end, int code);
