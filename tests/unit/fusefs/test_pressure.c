@@ -1,0 +1,129 @@
+/* A store that refuses or forgets, and directories that are long: what is asked of the store, and
+ * that what is dirty stays known. */
+#include "tests/unit/fusefs/fixture.h"
+
+#include "fusefs/lease.h"
+#include "storage/store_driver.h"
+#include "tests/support/held_store.h"
+
+#include <pthread.h>
+
+#define MIB (1u << 20)
+
+static struct store *below;
+
+static void set_up_held(void)
+{
+    below = memory_store_new();
+    below->caps.min_part_bytes = 5 * MIB;
+    store = held_store_new(below);
+}
+
+static void tear_down_held(void)
+{
+    store_unref(store);
+    store_unref(below);
+}
+
+TestSuite(pressure, .init = set_up_held, .fini = tear_down_held, .timeout = 40);
+
+static void *close_file(void *file)
+{
+    return GINT_TO_POINTER(fs_flush(fs, &caller, file));
+}
+
+Test(pressure, a_file_whose_publish_failed_is_not_forgotten_when_a_reader_closes)
+{
+    struct fs_options options = {.sync_interval_ms = 3600000};
+    struct fs_file *file, *reader;
+    pthread_t thread;
+    void *result;
+    struct stat st;
+    size_t size;
+    bool keep;
+
+    fs = fs_new(store, &options);
+    file = create("x", &st);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "data", 4), 0);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDONLY, &reader, &keep), 0);
+    held_store_hold(store, STORE_PUT, NULL);
+    pthread_create(&thread, NULL, close_file, file);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    fs_release(fs, reader); /* while the publish is under way */
+    held_store_drop(store, EIO);
+    pthread_join(thread, &result);
+    cr_assert_eq(GPOINTER_TO_INT(result), EIO);
+    fs_release(fs, file);
+    cr_assert(fs_drain(fs, 10000, NULL));
+    {
+        g_autofree char *data = in_store("x", &size);
+
+        cr_assert_str_eq(data, "data");
+    }
+    fs_forget(fs, st.st_ino, 1);
+    fs_free(fs);
+}
+
+static void *write_much(void *file)
+{
+    g_autofree char *data = g_malloc0(MIB);
+
+    for (uint64_t i = 0; i < 15; i++)
+        if (fs_write(fs, &caller, file, i * 2 * MIB, data, MIB))
+            break;
+    return NULL;
+}
+
+Test(pressure, a_store_that_refuses_is_not_asked_without_a_pause)
+{
+    struct fs_options options = {.budget_bytes = 16 * MIB};
+    struct fs_file *file;
+    pthread_t thread;
+    unsigned before, asked;
+    struct stat st;
+
+    fs = fs_new(store, &options);
+    file = create("x", &st);
+    held_store_fail(store, STORE_VERBS, NULL, EACCES);
+    pthread_create(&thread, NULL, write_much, file);
+    g_usleep(1000000);
+    before = held_store_calls(store, STORE_VERBS);
+    g_usleep(1000000);
+    asked = held_store_calls(store, STORE_VERBS) - before;
+    held_store_fail(store, 0, NULL, 0);
+    pthread_join(thread, NULL);
+    cr_assert_leq(asked, 50, "%u requests in a second", asked);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    fs_free(fs);
+}
+
+Test(pressure, a_long_directory_is_not_listed_for_each_name)
+{
+    struct lease_options how = {.exclusive = true};
+    struct fs_options options = {0};
+    struct lease_record *previous;
+    struct stat st, none;
+    unsigned before;
+
+    for (unsigned i = 0; i < 10000; i++) {
+        g_autofree char *key = g_strdup_printf("d/%06u", i);
+
+        cr_assert(store_write(below, key, "", 0, NULL, NULL, NULL));
+    }
+    options.lease = lease_acquire(store, &how, &previous, NULL);
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "d", &st), 0);
+    cr_assert_eq(fs_lookup(fs, &caller, st.st_ino, "none", &none), ENOENT);
+    before = held_store_calls(store, STORE_LIST);
+    for (unsigned i = 0; i < 10; i++) {
+        g_autofree char *name = g_strdup_printf("none%u", i);
+
+        cr_assert_eq(fs_lookup(fs, &caller, st.st_ino, name, &none), ENOENT);
+    }
+    cr_assert_leq(held_store_calls(store, STORE_LIST) - before, 10, "one short look for each name");
+    fs_free(fs);
+    lease_release(options.lease);
+}
