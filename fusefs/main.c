@@ -146,6 +146,23 @@ static gboolean check_mountpoint(const char *path, GError **error)
     return TRUE;
 }
 
+/* A mount inside its own store would have to answer while it asks itself. */
+static gboolean check_not_inside(const struct program *p, GError **error)
+{
+    g_autofree char *path = NULL, *store = NULL, *mountpoint = NULL;
+
+    if (!g_str_has_prefix(p->source, "file://"))
+        return TRUE;
+    path = g_uri_unescape_string(p->source + strlen("file://"), NULL);
+    store = path ? realpath(path, NULL) : NULL;
+    mountpoint = realpath(p->mountpoint, NULL);
+    if (!store || !mountpoint || !g_str_has_prefix(mountpoint, store) ||
+        !strchr("/", mountpoint[strlen(store)]))
+        return TRUE;
+    return error_set(error, EINVAL, "mountpoint %s: it is inside the store %s; mount elsewhere",
+                     p->mountpoint, p->source);
+}
+
 static struct store *open_source(struct program *p, char **url, GError **error)
 {
     struct store_options options = {
@@ -347,7 +364,7 @@ static gboolean serve(struct program *p, GError **error)
     status_write(p->status_file, "mounting", p->mountpoint, NULL, NULL);
     if (!read_mode(p, error) || !read_size(p->budget, "budget", &options.budget_bytes, error) ||
         !read_size(p->part_size, "part-size", &options.part_bytes, error) ||
-        !check_mountpoint(p->mountpoint, error))
+        !check_mountpoint(p->mountpoint, error) || !check_not_inside(p, error))
         return FALSE;
     store = open_source(p, &url, error);
     if (!store || !store_check(store, error) || !take_lease(p, store, &previous, error))
