@@ -70,13 +70,17 @@ Test(code, comes_back_identical)
     put(dir, "run.sh", "echo hi\n");
     put(dir, "deep/er/empty", "");
     put(dir, ".git/config", "not part of it");
-    run_in(dir, "chmod 755 run.sh && ln -s run.sh link && ln -s /etc/passwd out");
+    put(dir, "\xc3\xa9", "a name that is not ASCII, in the locale C");
+    put(dir, "\xff", "a name that is no text at all");
+    run_in(dir, "chmod 755 run.sh && ln -s run.sh link && ln -s /etc/passwd out && "
+                "ln -s \xc3\xa9 \xc3\xa8");
     cr_assert(code_save(root, dir, &sha256, &error), "%s", error ? error->message : "");
     cr_assert(code_save(root, dir, &again, NULL));
     cr_assert_str_eq(sha256, again);
     cr_assert(code_restore(root, sha256, back, &error), "%s", error ? error->message : "");
     run_in(back, "test -x run.sh && test \"$(readlink link)\" = run.sh && test -f deep/er/empty "
-                 "&& test ! -e .git && test ! -L out && test \"$(cat run.sh)\" = 'echo hi'");
+                 "&& test ! -e .git && test ! -L out && test -f \xc3\xa8 && test -f \xff && test "
+                 "\"$(cat run.sh)\" = 'echo hi'");
     cr_assert(tree_remove(dir, NULL) && tree_remove(back, NULL));
 }
 
