@@ -60,6 +60,33 @@ Test(code, git_decides_what_belongs)
     cr_assert(tree_remove(dir, NULL));
 }
 
+Test(code, repos_inside_the_repo_belong_to_it)
+{
+    g_autofree char *dir = temporary();
+    g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *names = NULL;
+
+    put(dir, "lib/.gitignore", "*.o\n");
+    put(dir, "lib/in.c", "1");
+    put(dir, "lib/in.o", "2");
+    put(dir, "cloned/deep/new.c", "3");
+    put(dir, "not there/a", "4");
+    run_in(dir,
+           "git init -q && git -C lib init -q && git -C lib add in.c && git -C cloned init -q && "
+           "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a "
+           "GIT_COMMITTER_EMAIL=a && git -C lib commit -q -m a && "
+           "git -C 'not there' init -q && git -C 'not there' add a && "
+           "git -C 'not there' commit -q -m a && git add lib 'not there' 2>/dev/null && "
+           "rm -r 'not there'/a 'not there'/.git"); /* as `git clone` without --recurse */
+    files = code_files(dir, &error);
+    cr_assert_not_null(files, "%s", error ? error->message : "");
+    g_ptr_array_add(files, NULL);
+    names = g_strjoinv("|", (char **)files->pdata);
+    cr_assert_str_eq(names, "cloned/deep/new.c|lib/.gitignore|lib/in.c|not there", "%s", names);
+    cr_assert(tree_remove(dir, NULL));
+}
+
 Test(code, comes_back_identical)
 {
     g_autoptr(Store) root = memory_store_new();
