@@ -22,6 +22,15 @@ static void print_help(FILE *out)
     fprintf(out, "\n  dstack COMMAND --help tells more; dstack --version prints the version.\n");
 }
 
+/* What was not written was not shown: a full disk must not look like success. */
+static int end_output(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "dstack: not everything could be written to standard output\n");
+    return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
@@ -37,7 +46,7 @@ int main(int argc, char **argv)
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(commands[i]->name, argv[1]) == 0)
-            return commands[i]->run(commands[i], argc - 1, argv + 1);
+            return end_output(commands[i]->run(commands[i], argc - 1, argv + 1));
     fprintf(stderr, "dstack: no command \"%s\"; see dstack --help\n", argv[1]);
     return 2;
 }

@@ -506,3 +506,14 @@ def test_ps_of_a_thousand_runs_is_quick(rgw):
         times.append(time.monotonic() - begin)
     print(times)
     assert min(times) < 0.5
+
+
+def test_output_that_cannot_be_written_is_no_success(world):
+    world.ok("run", "bash", "-c", "echo hi")
+    name = world.last()["run"]
+    for arguments in (["ps", "-a"], ["logs", name], ["ls", name], ["run", "bash", "-c", "echo hi"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([program("dstack"), *arguments], cwd=world.repo, env=world.environment,
+                                  stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, timeout=30)
+        assert done.returncode == 1 and "standard output" in done.stderr, (arguments, done)
