@@ -335,6 +335,27 @@ def test_a_full_disk_while_it_runs(small_disk):
     store.remove_all()
 
 
+@needs_root
+def test_a_full_disk_gets_room_again_when_the_work_directory_goes(small_disk):
+    begin = time.monotonic()
+    done = small_disk.run("run", "bash", "-c", "head -c 1M /dev/zero > x")
+    assert done.returncode == 1 and "No space left" in done.out, (done.out, done.err)
+    assert "exit status 1" in done.err and time.monotonic() - begin < 20, done.err
+    assert not list((small_disk.home / "work").glob("*"))
+
+
+@needs_root
+def test_what_could_not_be_saved_is_kept_even_if_that_cannot_be_noted(small_disk):
+    done = small_disk.run("run", "bash", "-c", "head -c 1M /dev/zero > out/x 2>/dev/null", "-a", "out")
+    assert done.returncode == 1 and "kept in" in done.err, done.err
+    directory = pathlib.Path(done.err.split("kept in ")[1].strip())
+    size = (directory / "code/out/x").stat().st_size
+    assert size > 100000
+    subprocess.run(["mount", "-o", "remount,size=1M", small_disk.home], check=True)
+    assert str(directory) in small_disk.ok("ps", "-v") and str(directory) in small_disk.ok("ps", "-v")
+    assert (directory / "code/out/x").stat().st_size == size
+
+
 def test_a_mountpoint_that_is_not_empty(world):
     world.write(workflow("artifacts: [{path: artifacts, mount: true}]"))
     done = world.run("run", "bad")
