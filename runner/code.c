@@ -1,7 +1,9 @@
 #include "runner/code.h"
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "config/paths.h"
+#include "config/units.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 enum {
     BLOCK = 1024 * 1024,
     PART = 16 * 1024 * 1024,
+    LARGE = 100 * 1024 * 1024,
 };
 
 /* --- which files --- */
@@ -120,8 +123,13 @@ static void leave_out_home(const char *dir, GPtrArray *files)
 GPtrArray *code_files(const char *dir, GError **error)
 {
     g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
-    bool listed =
-        in_git(dir) ? list_git(dir, "", files, error) : list_directory(dir, "", files, error);
+    bool listed;
+
+    if (strcmp(dir, "/") == 0) {
+        error_set(error, EINVAL, "all of / would be code: run dstack in a project's directory");
+        return NULL;
+    }
+    listed = in_git(dir) ? list_git(dir, "", files, error) : list_directory(dir, "", files, error);
 
     if (!listed)
         return NULL;
@@ -131,6 +139,25 @@ GPtrArray *code_files(const char *dir, GError **error)
         if (strcmp(files->pdata[i], files->pdata[i - 1]) == 0)
             g_ptr_array_remove_index(files, i);
     return g_steal_pointer(&files);
+}
+
+/* Every run takes the code along: data among it is a mistake more often than not, and slow. */
+static void warn_if_large(const char *dir, const GPtrArray *files)
+{
+    uint64_t bytes = 0;
+
+    for (guint i = 0; i < files->len; i++) {
+        g_autofree char *path = g_build_filename(dir, files->pdata[i], NULL);
+        struct stat st;
+
+        if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+            bytes += (uint64_t)st.st_size;
+    }
+    if (bytes > LARGE) {
+        g_autofree char *size = size_format(bytes);
+
+        log_warning("the code in %s has %s: keep data elsewhere, or have git ignore it", dir, size);
+    }
 }
 
 /* --- to the store and back --- */
@@ -239,6 +266,8 @@ bool code_save(struct store *root, const char *dir, char **sha256, GError **erro
     g_auto(fd_t) fd = -1;
     uint64_t size;
 
+    if (files)
+        warn_if_large(dir, files);
     if (!files || (fd = temporary_file(error)) < 0 || !code_pack(dir, files, fd, error) ||
         !hash_file(fd, &name, &size, error))
         return false;

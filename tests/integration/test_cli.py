@@ -529,6 +529,22 @@ def test_ps_of_a_thousand_runs_is_quick(rgw):
     assert min(times) < 0.5
 
 
+def test_data_among_the_code_is_said_before_it_is_packed(world):
+    with open(world.repo / "data", "wb") as data:
+        data.truncate(101 << 20)
+    subprocess.run(["git", "init", "-q"], cwd=world.repo, check=True)
+    done = world.run("run", "bash", "-c", "true")
+    assert done.returncode == 0 and "101.0MiB" in done.err and "git ignore" in done.err, done.err
+    (world.repo / ".gitignore").write_text("data")
+    assert world.run("run", "bash", "-c", "true").err == "done\n"
+
+
+def test_the_root_directory_is_no_code(world):
+    line = world.refuses("run", "bash", "-c", "true", cwd="/")
+    assert "all of /" in line
+    world.assert_nothing_made()
+
+
 def test_output_that_cannot_be_written_is_no_success(world):
     world.ok("run", "bash", "-c", "echo hi")
     name = world.last()["run"]
