@@ -1,4 +1,5 @@
 /* dstack: runs workflows, here or on a remote, and keeps what they make. */
+#include "config/autofd.h"
 #include "runner/cli/cli.h"
 
 #include <locale.h>
@@ -33,6 +34,7 @@ static int end_output(int status)
 
 int main(int argc, char **argv)
 {
+    fd_fill_standard();
     setlocale(LC_ALL, "");
     signal(SIGPIPE, SIG_DFL);
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||

@@ -554,3 +554,11 @@ def test_output_that_cannot_be_written_is_no_success(world):
                                   stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
                                   text=True, timeout=30)
         assert done.returncode == 1 and "standard output" in done.stderr, (arguments, done)
+
+
+def test_closed_standard_descriptors_are_no_files_of_ours(world):
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert world.run("run", "hello-txt", "-d", prefix=closed).returncode == 0
+    name = world.last()["run"]
+    world.wait_status(name, "done", "failed")
+    assert world.last()["status"] == "done" and world.files(name) == ["output/hello.txt"]
