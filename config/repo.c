@@ -61,11 +61,14 @@ char *repo_id_of_url(const char *url)
     return limit_id(id);
 }
 
-static char *git(const char *directory, const char *const *arguments)
+enum { GIT_NONE = -1 };
+
+/* Its first line of output, NULL without one. STATUS is GIT_NONE when there is no git. */
+static char *git(const char *directory, const char *const *arguments, int *status, char **complaint)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    g_auto(GStrv) env = g_environ_setenv(g_get_environ(), "LC_ALL", "C", TRUE);
     g_autofree char *output = NULL;
-    int status = -1;
 
     g_ptr_array_add(argv, (char *)"git");
     g_ptr_array_add(argv, (char *)"-C");
@@ -73,13 +76,51 @@ static char *git(const char *directory, const char *const *arguments)
     for (; *arguments; arguments++)
         g_ptr_array_add(argv, (char *)*arguments);
     g_ptr_array_add(argv, NULL);
-    if (!g_spawn_sync(NULL, (char **)argv->pdata, NULL,
-                      G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &output, NULL,
-                      &status, NULL) ||
-        status != 0)
+    *complaint = NULL;
+    if (!g_spawn_sync(NULL, (char **)argv->pdata, env, G_SPAWN_SEARCH_PATH, NULL, NULL, &output,
+                      complaint, status, NULL))
+        *status = GIT_NONE;
+    if (*status != 0)
         return NULL;
     g_strchomp(output);
     return *output ? g_steal_pointer(&output) : NULL;
+}
+
+static bool is_below_git(const char *directory)
+{
+    g_autofree char *marker = g_build_filename(directory, ".git", NULL);
+    g_autofree char *parent = g_path_get_dirname(directory);
+
+    return g_file_test(marker, G_FILE_TEST_EXISTS) ||
+           (strcmp(parent, directory) != 0 && is_below_git(parent));
+}
+
+/* *TOP stays NULL where there is no repository. One that git cannot answer for is an error: as a
+ * plain directory it would have another id, and what git ignores would be code. */
+static bool git_top(const char *directory, char **top, GError **error)
+{
+    static const char *const arguments[] = {"rev-parse", "--show-toplevel", NULL};
+    g_autofree char *complaint = NULL;
+    int status;
+
+    *top = git(directory, arguments, &status, &complaint);
+    if (*top || !is_below_git(directory))
+        return true;
+    if (status == GIT_NONE)
+        return error_set(error, ENOENT, "%s is in a git repository: install git", directory);
+    if (status == 0 || strstr(complaint, "not a git repository"))
+        return true;
+    g_strdelimit(g_strstrip(complaint), "\n\t", ' ');
+    return error_set(error, EACCES, "git in %s: %s", directory, complaint);
+}
+
+static char *git_origin(const char *top)
+{
+    static const char *const arguments[] = {"config", "--get", "remote.origin.url", NULL};
+    g_autofree char *complaint = NULL;
+    int status;
+
+    return git(top, arguments, &status, &complaint);
 }
 
 static char *plain_top(const char *directory)
@@ -112,20 +153,19 @@ static char *plain_id(const char *top)
 
 bool repo_find(const char *directory, struct repo *repo, GError **error)
 {
-    static const char *const top_of[] = {"rev-parse", "--show-toplevel", NULL};
-    static const char *const origin_of[] = {"config", "--get", "remote.origin.url", NULL};
     g_autofree char *here = realpath(directory, NULL);
     g_autofree char *url = NULL;
 
     memset(repo, 0, sizeof(*repo));
     if (!here)
         return error_set_errno(error, errno, "%s", directory);
-    repo->top = git(here, top_of);
+    if (!git_top(here, &repo->top, error))
+        return false;
     repo->is_git = repo->top != NULL;
     if (!repo->top)
         repo->top = plain_top(here);
     if (repo->is_git)
-        url = git(repo->top, origin_of);
+        url = git_origin(repo->top);
     repo->id = url ? repo_id_of_url(url) : NULL;
     if (!repo->id)
         repo->id = plain_id(repo->top);

@@ -1,7 +1,9 @@
 #include "runner/code.h"
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "config/paths.h"
+#include "config/units.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 enum {
     BLOCK = 1024 * 1024,
     PART = 16 * 1024 * 1024,
+    LARGE = 100 * 1024 * 1024,
 };
 
 /* --- which files --- */
@@ -33,18 +36,17 @@ static bool in_git(const char *dir)
            status == 0 && g_str_has_prefix(answer, "true");
 }
 
-static bool list_git(const char *dir, GPtrArray *files, GError **error)
+/* What git lists in DIR, separated by zero bytes: a pipe, since g_spawn_sync hands out strings. */
+static bool ask_git(const char *dir, GString *all, GError **error)
 {
     const char *argv[] = {
         "git", "-C", dir, "ls-files", "-z", "--cached", "--others", "--exclude-standard", NULL};
-    g_autoptr(GString) all = g_string_new(NULL);
     g_auto(fd_t) fd = -1;
     char block[65536];
     int status;
     GPid pid;
     ssize_t got;
 
-    /* A pipe, since g_spawn_sync hands out strings and names are separated by zero bytes. */
     if (!g_spawn_async_with_pipes(NULL, (char **)argv, NULL,
                                   G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid,
                                   NULL, &fd, NULL, error))
@@ -53,10 +55,29 @@ static bool list_git(const char *dir, GPtrArray *files, GError **error)
         g_string_append_len(all, block, got);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    if (got < 0 || status != 0)
-        return error_set(error, EIO, "git ls-files in %s failed", dir);
-    for (const char *at = all->str; at < all->str + all->len; at += strlen(at) + 1)
-        g_ptr_array_add(files, g_strdup(at));
+    return (got == 0 && status == 0) || error_set(error, EIO, "git ls-files in %s failed", dir);
+}
+
+/* The files of the repository DIR/BELOW. A submodule and a clone inside it are one name to git
+ * each: they are asked for their own. */
+static bool list_git(const char *dir, const char *below, GPtrArray *files, GError **error)
+{
+    g_autofree char *top = g_build_filename(dir, below, NULL);
+    g_autoptr(GString) all = g_string_new(NULL);
+
+    if (!ask_git(top, all, error))
+        return false;
+    for (const char *at = all->str; at < all->str + all->len; at += strlen(at) + 1) {
+        g_autofree char *name = *below ? g_build_filename(below, at, NULL) : g_strdup(at);
+        g_autofree char *mark = g_build_filename(dir, name, ".git", NULL);
+
+        if (g_file_test(mark, G_FILE_TEST_EXISTS)) {
+            if (!list_git(dir, name, files, error))
+                return false;
+        } else {
+            g_ptr_array_add(files, g_steal_pointer(&name));
+        }
+    }
     return true;
 }
 
@@ -102,7 +123,13 @@ static void leave_out_home(const char *dir, GPtrArray *files)
 GPtrArray *code_files(const char *dir, GError **error)
 {
     g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
-    bool listed = in_git(dir) ? list_git(dir, files, error) : list_directory(dir, "", files, error);
+    bool listed;
+
+    if (strcmp(dir, "/") == 0) {
+        error_set(error, EINVAL, "all of / would be code: run dstack in a project's directory");
+        return NULL;
+    }
+    listed = in_git(dir) ? list_git(dir, "", files, error) : list_directory(dir, "", files, error);
 
     if (!listed)
         return NULL;
@@ -112,6 +139,25 @@ GPtrArray *code_files(const char *dir, GError **error)
         if (strcmp(files->pdata[i], files->pdata[i - 1]) == 0)
             g_ptr_array_remove_index(files, i);
     return g_steal_pointer(&files);
+}
+
+/* Every run takes the code along: data among it is a mistake more often than not, and slow. */
+static void warn_if_large(const char *dir, const GPtrArray *files)
+{
+    uint64_t bytes = 0;
+
+    for (guint i = 0; i < files->len; i++) {
+        g_autofree char *path = g_build_filename(dir, files->pdata[i], NULL);
+        struct stat st;
+
+        if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+            bytes += (uint64_t)st.st_size;
+    }
+    if (bytes > LARGE) {
+        g_autofree char *size = size_format(bytes);
+
+        log_warning("the code in %s has %s: keep data elsewhere, or have git ignore it", dir, size);
+    }
 }
 
 /* --- to the store and back --- */
@@ -220,6 +266,8 @@ bool code_save(struct store *root, const char *dir, char **sha256, GError **erro
     g_auto(fd_t) fd = -1;
     uint64_t size;
 
+    if (files)
+        warn_if_large(dir, files);
     if (!files || (fd = temporary_file(error)) < 0 || !code_pack(dir, files, fd, error) ||
         !hash_file(fd, &name, &size, error))
         return false;

@@ -1,11 +1,13 @@
 /* The code a run works with: a snapshot of the working tree as code/SHA256.tar.zst.
  *
- * shape:  what git tracks, and what it neither tracks nor ignores, as it is on disk; without git,
- *         the whole directory but .git; never $DSTACK_HOME. The archive is deterministic (sorted,
- * no owners), so equal trees give equal names and are uploaded once. limits: submodules are taken
- * as far as git lists their files; sockets, devices and symlinks that lead out of the tree are left
- * out (the last with a warning). safety: extraction refuses absolute paths, "..", and anything that
- * would go through a symlink; a symlink that leaves the tree is refused too.
+ * shape:  what git tracks, and what it neither tracks nor ignores, as it is on disk, also in
+ *         submodules and in repositories inside the repository; without git, the whole directory
+ *         but .git; never $DSTACK_HOME. The archive is deterministic (sorted, no owners), so equal
+ *         trees give equal names and are uploaded once.
+ * limits: sockets, devices and symlinks that lead out of the tree are left out (the last with a
+ *         warning).
+ * safety: extraction refuses absolute paths, "..", and anything that would go through a symlink; a
+ *         symlink that leaves the tree is refused too.
  */
 #pragma once
 

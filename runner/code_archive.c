@@ -13,6 +13,10 @@
 
 enum { BLOCK = 256 * 1024 };
 
+/* Else libarchive translates names from the locale's charset, and refuses those it cannot: every
+ * one that is not ASCII where no locale is set. */
+#define NAMES_AS_THEY_ARE "hdrcharset=BINARY"
+
 typedef struct archive ArchiveWrite, ArchiveRead;
 typedef struct archive_entry ArchiveEntry;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ArchiveWrite, archive_write_free)
@@ -111,6 +115,7 @@ bool code_pack(const char *dir, GPtrArray *files, int fd, GError **error)
     g_autoptr(ArchiveWrite) archive = archive_write_new();
 
     if (archive_write_set_format_pax_restricted(archive) != ARCHIVE_OK ||
+        archive_write_set_options(archive, NAMES_AS_THEY_ARE) != ARCHIVE_OK ||
         archive_write_add_filter_zstd(archive) != ARCHIVE_OK ||
         archive_write_open_fd(archive, fd) != ARCHIVE_OK)
         return archive_failed(archive, "make a snapshot of", dir, error);

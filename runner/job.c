@@ -35,6 +35,20 @@ static bool is_passing(const GError *error)
     return error_is(error, ETIMEDOUT) || error_is(error, EHOSTUNREACH) || error_is(error, EIO);
 }
 
+static bool is_taken(const GError *error)
+{
+    return error_is(error, ESTALE) || error_is(error, EPERM) || error_is(error, ENOENT);
+}
+
+static void fail(struct job *job, const GError *error)
+{
+    if (!job->end.reason)
+        job->end.reason = g_strdup(error->message);
+    log_error("%s", error->message);
+}
+
+/* A status on the way that cannot be noted (a full disk) fails the run; its last one may go again.
+ */
 static bool move(struct job *job, enum run_status to, const char *reason)
 {
     int64_t until_us = g_get_monotonic_time() + (int64_t)MOVE_FOR_S * G_USEC_PER_SEC;
@@ -44,13 +58,15 @@ static bool move(struct job *job, enum run_status to, const char *reason)
 
         if (run_store_move(job->root, job->run, to, reason, &error))
             return true;
-        if (!is_passing(error) || g_get_monotonic_time() > until_us) {
-            log_error("%s", error->message);
-            job->taken = g_steal_pointer(&error);
-        } else {
+        if (is_passing(error) && g_get_monotonic_time() <= until_us) {
             log_warning("%s; trying again", error->message);
             g_usleep(MOVE_AGAIN_MS * 1000);
+            continue;
         }
+        fail(job, error);
+        if (is_taken(error) || run_status_is_final(to))
+            job->taken = g_steal_pointer(&error);
+        return false;
     }
     return false;
 }
@@ -124,13 +140,6 @@ static bool prepare(struct job *job, GError **error)
     return job->mounts != NULL;
 }
 
-static void fail(struct job *job, const GError *error)
-{
-    if (!job->end.reason)
-        job->end.reason = g_strdup(error->message);
-    log_error("%s", error->message);
-}
-
 static void run_commands(struct job *job)
 {
     g_autoptr(GError) error = NULL;
@@ -156,6 +165,7 @@ static void save(struct job *job, bool ran)
 {
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
+    g_autoptr(GError) unkept = NULL;
 
     if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
         fail(job, unmounted);
@@ -169,6 +179,8 @@ static void save(struct job *job, bool ran)
         g_strdup_printf("%s; it is kept in %s", unsaved->message, job->run->owner.work_dir);
     log_error("%s", job->end.reason);
     job->keep_work_dir = true;
+    if (!work_dir_keep(job->run, &unkept))
+        log_error("%s", unkept->message);
 }
 
 static void clean(struct job *job)
@@ -229,8 +241,8 @@ static bool run_taken(struct job *job, GError **error)
     if (job->run->status == RUN_RUNNING)
         move(job, RUN_UPLOADING, NULL);
     save(job, ran);
+    clean(job); /* before the log: it may need the room */
     close_log(job);
-    clean(job);
     conclude(job);
     job_watch_stop(&job->watch);
     if (!job->taken)

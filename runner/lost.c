@@ -101,12 +101,21 @@ void run_clean_remains(const struct run *run)
         log_warning("%s", error->message);
 }
 
+char *run_lost_reason(const struct run *run)
+{
+    if (work_dir_is_kept(run))
+        return g_strdup_printf("runner lost; artifacts that were not saved are kept in %s",
+                               run->owner.work_dir);
+    return g_strdup("runner lost");
+}
+
 bool run_settle_lost(struct store *root, struct run *run, GError **error)
 {
     enum run_status to = run->status == RUN_ABORTING ? RUN_ABORTED : RUN_FAILED;
+    g_autofree char *reason = run_lost_reason(run);
 
     run_clean_remains(run);
     if (!run->finished_ms)
         run->finished_ms = run_now_ms();
-    return run_store_move(root, run, to, "runner lost", error);
+    return run_store_move(root, run, to, reason, error);
 }

@@ -179,6 +179,7 @@ int main(int argc, char **argv)
     struct arguments arguments = {0};
     int status;
 
+    fd_fill_standard();
     setlocale(LC_ALL, "");
     if (!parse(argc, argv, &arguments, &error)) {
         fprintf(stderr, "dstack-runner: %s\n", error->message);

@@ -221,7 +221,7 @@ struct run *run_store_refresh(struct store *root, const char *repo, const char *
     log_warning("run %s is lost, and that cannot be noted: %s", name, raced->message);
     run->status = RUN_FAILED; /* true all the same */
     g_free(run->reason);
-    run->reason = g_strdup("runner lost");
+    run->reason = run_lost_reason(run);
     return g_steal_pointer(&run);
 }
 

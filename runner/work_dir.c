@@ -33,14 +33,34 @@ bool work_dir_create(struct run *run, GError **error)
     return false;
 }
 
-bool work_dir_is_ours(const struct run *run)
+static bool has_mark(const struct run *run, const char *name)
 {
     g_autofree char *mark = NULL, *id = NULL;
 
     if (!run->owner.work_dir || !g_path_is_absolute(run->owner.work_dir))
         return false;
-    mark = g_build_filename(run->owner.work_dir, "job", NULL);
+    mark = g_build_filename(run->owner.work_dir, name, NULL);
     return g_file_get_contents(mark, &id, NULL, NULL) && strcmp(id, run->id) == 0;
+}
+
+bool work_dir_is_ours(const struct run *run)
+{
+    return has_mark(run, "job");
+}
+
+bool work_dir_keep(const struct run *run, GError **error)
+{
+    g_autofree char *mark = g_build_filename(run->owner.work_dir, "job", NULL);
+    g_autofree char *kept = g_build_filename(run->owner.work_dir, "kept", NULL);
+
+    /* no new file: the disk may be full */
+    return g_rename(mark, kept) == 0 ||
+           error_set_errno(error, errno, "keep %s", run->owner.work_dir);
+}
+
+bool work_dir_is_kept(const struct run *run)
+{
+    return has_mark(run, "kept");
 }
 
 char *work_dir_commands(const struct run *run)

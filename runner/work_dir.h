@@ -1,7 +1,8 @@
 /* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-ID/.
  *
  * shape:  code/ (the snapshot, the commands' working directory is in it), job (this run's id: the
- *         proof that the directory is this run's), script, mount-N.json. Mode 0700.
+ *         proof that the directory is this run's; renamed to kept by work_dir_keep), script,
+ * mount-N.json. Mode 0700.
  */
 #pragma once
 
@@ -16,6 +17,10 @@ bool work_dir_create(struct run *run, GError **error);
 
 /* Whether owner.work_dir exists and holds RUN's id. */
 bool work_dir_is_ours(const struct run *run);
+
+/* It holds what could not be saved: from now on it is a person's, and nobody's to remove. */
+bool work_dir_keep(const struct run *run, GError **error);
+bool work_dir_is_kept(const struct run *run);
 
 /* Where an artifact or dep of path PATH is on this machine: absolute, below ~, or below the working
  * directory. NULL when RUN has no work directory. */

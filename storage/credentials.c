@@ -27,14 +27,31 @@ static char *file_path(const char *variable, const char *name)
                                  : g_build_filename(g_get_home_dir(), ".aws", name, NULL);
 }
 
+/* ";" begins a comment there too, which GKeyFile does not know. */
+static void mark_comments(char *text)
+{
+    for (char *line = text; line; line = strchr(line, '\n')) {
+        line += strspn(line, " \t\r\n");
+        if (*line == ';')
+            *line = '#';
+    }
+}
+
 /* An empty file when PATH is not there. NULL and *ERROR when it cannot be read. */
 static GKeyFile *load_file(const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_autoptr(GError) why = NULL;
+    g_autofree char *text = NULL;
+    bool parsed = false;
+    gsize size;
 
-    if (g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, &why) ||
-        g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT) ||
+    if (g_file_get_contents(path, &text, &size, &why)) {
+        mark_comments(text);
+        parsed = g_key_file_load_from_data(file, text, size, G_KEY_FILE_NONE, &why);
+        explicit_bzero(text, size);
+    }
+    if (parsed || g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT) ||
         g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOTDIR))
         return g_steal_pointer(&file);
     if (why->domain == G_FILE_ERROR)

@@ -1,11 +1,12 @@
 /* Parallel transfer of a tree between a local directory and a store prefix: many small and few
  * large files alike, large ones in parts both ways.
  *
- * shape:   DIR/a/b <-> PREFIX + "a/b". Modes, mtimes and symlinks travel as file_attrs; empty
+ * shape:  DIR/a/b <-> PREFIX + "a/b". Modes, mtimes and symlinks travel as file_attrs; empty
  *          directories as keys ending in '/'. Sockets, devices and fifos are skipped with a
  * warning. errors:  the first failure stops new work; what is in flight ends; nothing half-written
- * stays in place of a file (temp + rename locally, commit in the store). Already transferred files
- *          stay, and a second call with only_changed continues.
+ * stays in place of a file (temp + rename locally, commit in the store). A file that cannot be
+ * read, or changes meanwhile, stops only itself: the upload fails when all others are there.
+ *          Already transferred files stay, and a second call with only_changed continues.
  * safety:  a key that would leave DIR (.., absolute, through a planted symlink) is an error.
  * threads: the calling one blocks; `progress` is called from it, at most ten times a second.
  */

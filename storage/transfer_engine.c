@@ -51,9 +51,12 @@ bool transfer_end(struct transfer *transfer, struct transfer_result *result, GEr
     report(transfer, true);
     if (result)
         *result = transfer->result;
-    is_ok = !transfer->error;
-    if (!is_ok)
-        g_propagate_error(error, transfer->error);
+    is_ok = !transfer->error && !transfer->skipped;
+    if (transfer->error)
+        g_propagate_error(error, g_steal_pointer(&transfer->error));
+    else if (transfer->skipped)
+        g_propagate_error(error, g_steal_pointer(&transfer->skipped));
+    g_clear_error(&transfer->skipped);
     g_hash_table_unref(transfer->running);
     pthread_cond_destroy(&transfer->changed);
     pthread_mutex_destroy(&transfer->lock);
@@ -68,6 +71,14 @@ void transfer_fail(struct transfer *transfer, GError *error)
         transfer->error = error;
 }
 
+void transfer_skip(struct transfer *transfer, GError *error)
+{
+    if (transfer->skipped)
+        g_error_free(error);
+    else
+        transfer->skipped = error;
+}
+
 void transfer_fail_call(struct transfer *transfer, const struct transfer_task *task,
                         const char *verb, const char *name)
 {
@@ -75,7 +86,10 @@ void transfer_fail_call(struct transfer *transfer, const struct transfer_task *t
 
     error_set(&error, error_errno(task->call->error), "%s %s: %s", verb, name,
               task->call->error->message);
-    transfer_fail(transfer, error);
+    if (error_is(error, ENAMETOOLONG)) /* its name's fault, not the store's */
+        transfer_skip(transfer, error);
+    else
+        transfer_fail(transfer, error);
 }
 
 static void cancel_running(struct transfer *transfer)

@@ -16,7 +16,8 @@ struct transfer {
     const struct transfer_options *options;
     struct transfer_progress progress;
     struct transfer_result result;
-    GError *error; /* the first one */
+    GError *error;   /* the first one that ends it */
+    GError *skipped; /* the first of a single file's, which do not */
     unsigned parallel, in_flight;
     uint64_t memory_bytes, memory_used;
     int64_t next_progress_us;
@@ -50,6 +51,10 @@ bool transfer_end(struct transfer *transfer, struct transfer_result *result, GEr
 void transfer_fail(struct transfer *transfer, GError *error);
 void transfer_fail_call(struct transfer *transfer, const struct transfer_task *task,
                         const char *verb, const char *name);
+
+/* One file cannot be read: the others are transferred, and the whole fails in the end. Takes ERROR
+ * over. */
+void transfer_skip(struct transfer *transfer, GError *error);
 
 /* Whether new work may still start. */
 bool transfer_goes_on(struct transfer *transfer);

@@ -135,7 +135,7 @@ static void put_small(struct upload_entry *entry, int fd)
         buffer = transfer_buffer(transfer, size + 1, entry->path);
     if (!buffer || !read_body(entry, fd, buffer, size, &error)) {
         if (error)
-            transfer_fail(transfer, error);
+            transfer_skip(transfer, error);
         entry_free(entry);
         return;
     }
@@ -159,7 +159,7 @@ static bool put_part(const struct upload_entry *entry, int fd, struct multipart 
     if (!buffer)
         return false;
     if (!read_exactly(entry, fd, buffer, size, index * multipart->part_bytes, &error)) {
-        transfer_fail(transfer, error);
+        transfer_skip(transfer, error);
         return false;
     }
     call = store_call_part(entry->key, multipart->upload_id, index + 1, buffer, size);
@@ -184,7 +184,7 @@ static void put_large(struct upload_entry *entry, int fd)
         if (index < multipart_parts(multipart)) {
             multipart_fail(multipart);
         } else if (!is_unchanged(entry, fd, &error)) {
-            transfer_fail(&entry->upload->transfer, error);
+            transfer_skip(&entry->upload->transfer, error);
             multipart_fail(multipart);
         }
         multipart_end(multipart);
@@ -212,7 +212,7 @@ static void put_entry(struct upload_entry *entry)
             put_small(entry, fd);
         return;
     }
-    transfer_fail(transfer, error);
+    transfer_skip(transfer, error);
     entry_free(entry);
 }
 
@@ -279,19 +279,23 @@ bool transfer_upload(const char *dir, struct store *store, const char *prefix,
     struct tree_walk *walk;
     const char *path;
     struct stat st;
-    GError *failure = NULL;
 
     if (root < 0)
         return error_set_errno(error, errno, "upload %s", dir);
     transfer_init(&upload.transfer, options, store_caps(store)->parallel);
     walk = tree_walk_open(dir, root);
-    while (transfer_goes_on(&upload.transfer) && tree_walk_next(walk, &path, &st, &failure)) {
-        add_entry(&upload, path, &st);
+    while (transfer_goes_on(&upload.transfer)) {
+        GError *unreadable = NULL;
+
+        if (tree_walk_next(walk, &path, &st, &unreadable))
+            add_entry(&upload, path, &st);
+        else if (unreadable)
+            transfer_skip(&upload.transfer, unreadable);
+        else
+            break;
         put_todo(&upload);
     }
     tree_walk_close(walk);
-    if (failure)
-        transfer_fail(&upload.transfer, failure);
     upload.transfer.progress.counting = false;
     do
         put_todo(&upload);

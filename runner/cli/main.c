@@ -1,4 +1,5 @@
 /* dstack: runs workflows, here or on a remote, and keeps what they make. */
+#include "config/autofd.h"
 #include "runner/cli/cli.h"
 
 #include <locale.h>
@@ -22,8 +23,18 @@ static void print_help(FILE *out)
     fprintf(out, "\n  dstack COMMAND --help tells more; dstack --version prints the version.\n");
 }
 
+/* What was not written was not shown: a full disk must not look like success. */
+static int end_output(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "dstack: not everything could be written to standard output\n");
+    return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
+    fd_fill_standard();
     setlocale(LC_ALL, "");
     signal(SIGPIPE, SIG_DFL);
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
@@ -37,7 +48,7 @@ int main(int argc, char **argv)
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(commands[i]->name, argv[1]) == 0)
-            return commands[i]->run(commands[i], argc - 1, argv + 1);
+            return end_output(commands[i]->run(commands[i], argc - 1, argv + 1));
     fprintf(stderr, "dstack: no command \"%s\"; see dstack --help\n", argv[1]);
     return 2;
 }

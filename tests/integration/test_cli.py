@@ -335,6 +335,27 @@ def test_a_full_disk_while_it_runs(small_disk):
     store.remove_all()
 
 
+@needs_root
+def test_a_full_disk_gets_room_again_when_the_work_directory_goes(small_disk):
+    begin = time.monotonic()
+    done = small_disk.run("run", "bash", "-c", "head -c 1M /dev/zero > x")
+    assert done.returncode == 1 and "No space left" in done.out, (done.out, done.err)
+    assert "exit status 1" in done.err and time.monotonic() - begin < 20, done.err
+    assert not list((small_disk.home / "work").glob("*"))
+
+
+@needs_root
+def test_what_could_not_be_saved_is_kept_even_if_that_cannot_be_noted(small_disk):
+    done = small_disk.run("run", "bash", "-c", "head -c 1M /dev/zero > out/x 2>/dev/null", "-a", "out")
+    assert done.returncode == 1 and "kept in" in done.err, done.err
+    directory = pathlib.Path(done.err.split("kept in ")[1].strip())
+    size = (directory / "code/out/x").stat().st_size
+    assert size > 100000
+    subprocess.run(["mount", "-o", "remount,size=1M", small_disk.home], check=True)
+    assert str(directory) in small_disk.ok("ps", "-v") and str(directory) in small_disk.ok("ps", "-v")
+    assert (directory / "code/out/x").stat().st_size == size
+
+
 def test_a_mountpoint_that_is_not_empty(world):
     world.write(workflow("artifacts: [{path: artifacts, mount: true}]"))
     done = world.run("run", "bad")
@@ -506,3 +527,38 @@ def test_ps_of_a_thousand_runs_is_quick(rgw):
         times.append(time.monotonic() - begin)
     print(times)
     assert min(times) < 0.5
+
+
+def test_data_among_the_code_is_said_before_it_is_packed(world):
+    with open(world.repo / "data", "wb") as data:
+        data.truncate(101 << 20)
+    subprocess.run(["git", "init", "-q"], cwd=world.repo, check=True)
+    done = world.run("run", "bash", "-c", "true")
+    assert done.returncode == 0 and "101.0MiB" in done.err and "git ignore" in done.err, done.err
+    (world.repo / ".gitignore").write_text("data")
+    assert world.run("run", "bash", "-c", "true").err == "done\n"
+
+
+def test_the_root_directory_is_no_code(world):
+    line = world.refuses("run", "bash", "-c", "true", cwd="/")
+    assert "all of /" in line
+    world.assert_nothing_made()
+
+
+def test_output_that_cannot_be_written_is_no_success(world):
+    world.ok("run", "bash", "-c", "echo hi")
+    name = world.last()["run"]
+    for arguments in (["ps", "-a"], ["logs", name], ["ls", name], ["run", "bash", "-c", "echo hi"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([program("dstack"), *arguments], cwd=world.repo, env=world.environment,
+                                  stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, timeout=30)
+        assert done.returncode == 1 and "standard output" in done.stderr, (arguments, done)
+
+
+def test_closed_standard_descriptors_are_no_files_of_ours(world):
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert world.run("run", "hello-txt", "-d", prefix=closed).returncode == 0
+    name = world.last()["run"]
+    world.wait_status(name, "done", "failed")
+    assert world.last()["status"] == "done" and world.files(name) == ["output/hello.txt"]

@@ -984,7 +984,7 @@ STRESSORS = ["access", "chdir", "chmod", "dentry", "dir", "dirdeep", "fcntl", "f
 
 
 @pytest.mark.parametrize("stressor", STRESSORS)
-def test_stress(mounted, root, stressor):
+def test_stress(mounted, root, stressor, tmp_path):
     size = {"hdd": ["--hdd-bytes", "24M"], "iomix": ["--iomix-bytes", "24M"], "seek": ["--seek-size", "8M"],
             "readahead": ["--readahead-bytes", "16M"], "mmap": ["--mmap-file", "--mmap-bytes", "4M"],
             "msync": ["--msync-bytes", "4M"], "dentry": ["--dentries", "50"],
@@ -992,6 +992,6 @@ def test_stress(mounted, root, stressor):
             "sync-file": ["--sync-file-bytes", "8M"]}.get(stressor, [])
     result = subprocess.run(
         ["stress-ng", f"--{stressor}", "2", "--timeout", "2", "--verify", "--temp-path", root, *size],
-        capture_output=True, text=True, timeout=90)
+        capture_output=True, text=True, timeout=90, cwd=tmp_path)  # some leave a file where they are
     assert result.returncode == 0, result.stdout + result.stderr
     assert os.listdir(root) == []

@@ -1,4 +1,5 @@
 /* Units, repo ids and settings. */
+#include "config/error.h"
 #include "config/repo.h"
 #include "config/settings.h"
 #include "config/units.h"
@@ -80,6 +81,32 @@ Test(repo, a_plain_directory_has_one_from_below_too)
     g_rmdir(marker);
     g_rmdir(below);
     g_rmdir(top);
+}
+
+/* Taken for a plain directory it would have another id, and what git ignores would be code. */
+Test(repo, git_that_does_not_answer_is_an_error)
+{
+    g_autofree char *top = g_dir_make_tmp("dstack-repo-XXXXXX", NULL);
+    g_autofree char *below = g_build_filename(top, "a", NULL);
+    const char *argv[] = {"git", "init", "-q", top, NULL};
+    const char *clear[] = {"/bin/rm", "-r", top, NULL};
+    g_autoptr(GError) refused = NULL, none = NULL;
+    struct repo repo;
+
+    cr_assert(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL,
+                           NULL, NULL));
+    g_mkdir(below, 0700);
+    g_setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", TRUE);
+    cr_assert_not(repo_find(below, &repo, &refused));
+    cr_assert(error_is(refused, EACCES) && strstr(refused->message, "safe.directory"), "%s",
+              refused->message);
+    g_setenv("PATH", "/nowhere", TRUE);
+    cr_assert_not(repo_find(below, &repo, &none));
+    cr_assert(error_is(none, ENOENT) && strstr(none->message, "install git"), "%s", none->message);
+    cr_assert(g_spawn_sync(NULL, (char **)clear, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL));
+    cr_assert(repo_find("/tmp", &repo, NULL));
+    cr_assert_not(repo.is_git);
+    repo_clear(&repo);
 }
 
 static char *home_make(void)

@@ -60,6 +60,33 @@ Test(code, git_decides_what_belongs)
     cr_assert(tree_remove(dir, NULL));
 }
 
+Test(code, repos_inside_the_repo_belong_to_it)
+{
+    g_autofree char *dir = temporary();
+    g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *names = NULL;
+
+    put(dir, "lib/.gitignore", "*.o\n");
+    put(dir, "lib/in.c", "1");
+    put(dir, "lib/in.o", "2");
+    put(dir, "cloned/deep/new.c", "3");
+    put(dir, "not there/a", "4");
+    run_in(dir,
+           "git init -q && git -C lib init -q && git -C lib add in.c && git -C cloned init -q && "
+           "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a "
+           "GIT_COMMITTER_EMAIL=a && git -C lib commit -q -m a && "
+           "git -C 'not there' init -q && git -C 'not there' add a && "
+           "git -C 'not there' commit -q -m a && git add lib 'not there' 2>/dev/null && "
+           "rm -r 'not there'/a 'not there'/.git"); /* as `git clone` without --recurse */
+    files = code_files(dir, &error);
+    cr_assert_not_null(files, "%s", error ? error->message : "");
+    g_ptr_array_add(files, NULL);
+    names = g_strjoinv("|", (char **)files->pdata);
+    cr_assert_str_eq(names, "cloned/deep/new.c|lib/.gitignore|lib/in.c|not there", "%s", names);
+    cr_assert(tree_remove(dir, NULL));
+}
+
 Test(code, comes_back_identical)
 {
     g_autoptr(Store) root = memory_store_new();
@@ -70,13 +97,17 @@ Test(code, comes_back_identical)
     put(dir, "run.sh", "echo hi\n");
     put(dir, "deep/er/empty", "");
     put(dir, ".git/config", "not part of it");
-    run_in(dir, "chmod 755 run.sh && ln -s run.sh link && ln -s /etc/passwd out");
+    put(dir, "\xc3\xa9", "a name that is not ASCII, in the locale C");
+    put(dir, "\xff", "a name that is no text at all");
+    run_in(dir, "chmod 755 run.sh && ln -s run.sh link && ln -s /etc/passwd out && "
+                "ln -s \xc3\xa9 \xc3\xa8");
     cr_assert(code_save(root, dir, &sha256, &error), "%s", error ? error->message : "");
     cr_assert(code_save(root, dir, &again, NULL));
     cr_assert_str_eq(sha256, again);
     cr_assert(code_restore(root, sha256, back, &error), "%s", error ? error->message : "");
     run_in(back, "test -x run.sh && test \"$(readlink link)\" = run.sh && test -f deep/er/empty "
-                 "&& test ! -e .git && test ! -L out && test \"$(cat run.sh)\" = 'echo hi'");
+                 "&& test ! -e .git && test ! -L out && test -f \xc3\xa8 && test -f \xff && test "
+                 "\"$(cat run.sh)\" = 'echo hi'");
     cr_assert(tree_remove(dir, NULL) && tree_remove(back, NULL));
 }
 

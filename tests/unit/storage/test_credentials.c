@@ -108,6 +108,14 @@ Test(credentials, from_files)
     expect_error("nobody", EACCES, "\"nobody\"");
 }
 
+Test(credentials, files_as_aws_writes_and_reads_them)
+{
+    write_file(credentials_path, "; mine\r\n\r\n[default]\r\naws_access_key_id = A\r\n"
+                                 "\t; no key = of mine\r\naws_secret_access_key=s;#\r\n");
+    write_file(config_path, "[default]\ns3 =\n    max_concurrent_requests = 20\nregion = r\n;");
+    expect(NULL, "A", "s;#", NULL, "r");
+}
+
 Test(credentials, environment_beats_files_but_not_a_named_profile)
 {
     write_file(credentials_path, "[default]\naws_access_key_id=d\naws_secret_access_key=hidden\n"

@@ -157,6 +157,31 @@ Test(transfer, every_failure_is_reported_and_leaves_no_upload)
     cr_assert_fail("never succeeded");
 }
 
+/* A machine that goes away takes along what was not uploaded: one bad file must not keep the
+ * others. */
+Test(transfer, a_file_that_cannot_be_read_stops_only_itself)
+{
+    g_autoptr(Store) store = file_store();
+    g_autofree char *longest = g_strnfill(200, '%'), *path = g_build_filename(from, longest, NULL);
+    g_autoptr(GError) error = NULL;
+    struct transfer_result result;
+
+    cr_assert(
+        shell("cd FROM && echo a > a && echo b > $(printf 'b\\377') && mkdir d e && echo c > d/c &&"
+              "mkdir $(printf 'd/\\376') && echo d > $(printf 'd/\\376/d') && echo e > e/e",
+              from, to) == 0);
+    cr_assert_not(transfer_upload(from, store, "t/", NULL, &result, &error));
+    cr_assert(error_is(error, EINVAL) && strstr(error->message, "not UTF-8"), "%s", error->message);
+    cr_assert(result.files == 3, "%d", (int)result.files);
+    g_clear_error(&error);
+    cr_assert(g_file_set_contents(path, "escaped, this name has 600 bytes", -1, NULL));
+    cr_assert(shell("cd FROM && rm -r b* d/[!c]*", from, to) == 0);
+    cr_assert_not(transfer_upload(from, store, "t/", NULL, &result, &error));
+    cr_assert(error_is(error, ENAMETOOLONG) && result.files == 3, "%s", error->message);
+    cr_assert(transfer_download(store, "t/", to, NULL, NULL, NULL));
+    cr_assert(shell("cd TO && cat a d/c e/e", from, to) == 0);
+}
+
 Test(transfer, every_failed_download_leaves_no_half_file)
 {
     g_autoptr(Store) memory = memory_store_new();
