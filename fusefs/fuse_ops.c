@@ -598,7 +598,7 @@ struct fuse_ops *fuse_ops_mount(struct fs *fs, const char *mountpoint,
     fuse_set_log_func(on_fuse_log);
     ops->session = session_new(ops);
     if (!ops->session) {
-        error_set(error, EINVAL, "mount option not understood: %s", last_message);
+        error_set(error, EINVAL, "-o %s: not all of it is understood", options->mount_options);
         g_free(ops);
         return NULL;
     }

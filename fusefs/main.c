@@ -3,6 +3,7 @@
  * threads: the calling process forks before any thread exists; afterwards the main thread serves
  * the kernel, and one more waits for signals and drains.
  */
+#include "config/autofd.h"
 #include "config/error.h"
 #include "config/log.h"
 #include "config/units.h"
@@ -461,6 +462,7 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sigset_t signals;
 
+    fd_fill_standard(); /* what is opened later shall not be taken for one of them */
     if (!parse_arguments(&p, &argc, &argv, &error)) {
         fprintf(stderr, "dstack-mount: %s\n", error->message);
         return 2;
