@@ -19,17 +19,15 @@
 
 static const uint8_t zeros[ZEROS_BYTES];
 
-/* Parts grow with the file, so that the store's number of parts is enough for its largest one. */
+/* Parts grow with the file: small first ones go up early and side by side, larger ones cost the
+ * store less for each byte, and its number of parts is enough for large files. */
 uint64_t part_bytes_for(struct fs *fs, unsigned number)
 {
     uint64_t most = budget_limit_bytes(fs->budget) / 8;
-    uint64_t bytes = fs->part_bytes;
+    unsigned times = number > 2000 ? 16 : number > 1000 ? 8 : number > 16 ? 4 : number > 8 ? 2 : 1;
 
-    if (number > 2000)
-        bytes *= 16;
-    else if (number > 1000)
-        bytes *= 4;
-    return MAX(MIN(bytes, most), MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
+    return MAX(MIN(fs->part_bytes * times, most),
+               MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
 }
 
 uint64_t fs_max_file_bytes(struct fs *fs)

@@ -19,7 +19,7 @@ struct starting {
     struct fs_part *context;
 };
 
-/* Parts grow with the file, so that the store's number of parts is enough for its largest one. */
+/* How large part NUMBER is at the most. */
 uint64_t part_bytes_for(struct fs *fs, unsigned number);
 
 /* All with inode->lock held, but for start_all. */

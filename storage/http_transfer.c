@@ -5,7 +5,7 @@
 
 #define CONNECT_MS   5000
 #define SLOW_BYTES_S 1024L /* slower than this for the stall limit counts as failed */
-#define BUFFER_BYTES (512L * 1024)
+#define BUFFER_BYTES (256L * 1024)
 #define MESSAGE_CAP  (64 * 1024) /* of a body that explains an error; the rest is dropped */
 #define HEADERS_MAX  512
 
