@@ -229,8 +229,6 @@ void touch_directory(struct inode *dir); /* names in it changed; its lock is tak
 /* A new, dirty inode (pinned), owned by the caller. */
 int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                mode_t mode, struct inode **inode);
-int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
-void unhide_open_file(struct inode *inode);
 void forget_name(struct fs *fs, struct inode *inode); /* the store has it no more; no lock held */
 /* What a new NAME in PARENT cannot be: ENAMETOOLONG, EILSEQ; 0: it can. */
 int name_check(struct fs *fs, struct inode *parent, const char *name, bool is_dir);
@@ -238,6 +236,12 @@ bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name);
 char *child_key(struct fs *fs, struct inode *parent, const char *name);
 int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
                struct inode **child); /* pinned */
+
+/* --- remove.c --- */
+/* INODE is about to lose its name: its bytes move aside while somebody has it open, and its turn to
+ * publish is held until inode_publish_end. */
+int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+void unhide_open_file(struct inode *inode); /* it keeps it after all */
 int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 
 /* --- write.c --- */
@@ -274,8 +278,11 @@ void inode_publish_end(struct fs *fs, struct inode *inode);
 /* A file that has neither name nor handles is nobody's: takes back what is left of it. Returns the
  * staged object that held its bytes, to be removed. inode->lock held; dropped inside. */
 char *inode_end_vanished(struct fs *fs, struct inode *inode);
-int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; no lock held */
 bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */
+
+/* --- publisher.c --- */
+/* Files whose close failed before INODE's. */
+int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void publishers_start(struct fs *fs);
 void publishers_stop(struct fs *fs);
