@@ -66,7 +66,6 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
     inode->lookups++;
     pthread_mutex_unlock(&fs->lock);
     *file = file_new(inode, flags); /* takes the pin over */
-    (*file)->created = true;
     inode_stat(inode, st);
     return 0;
 }
@@ -251,7 +250,12 @@ char *inode_end_vanished(struct fs *fs, struct inode *inode)
 
 int fs_flush(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
 {
-    return writes(file->flags) || file->created ? fs_fsync(fs, caller, file) : 0;
+    bool unknown;
+
+    pthread_mutex_lock(&file->inode->lock);
+    unknown = !file->inode->etag; /* only its name is here: who closed it finds it in the store */
+    pthread_mutex_unlock(&file->inode->lock);
+    return writes(file->flags) || unknown ? fs_fsync(fs, caller, file) : 0;
 }
 
 void fs_release(struct fs *fs, struct fs_file *file)

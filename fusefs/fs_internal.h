@@ -98,7 +98,6 @@ struct inode {
 struct fs_file {
     struct inode *inode;
     int flags;
-    bool created; /* by this open: its close makes it durable, even when it wrote nothing */
 };
 
 struct fs {
