@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#define LINEAGE "dstack-lineage"
-
 static char *lineage_new(void)
 {
     return g_uuid_string_random();

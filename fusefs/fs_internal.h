@@ -19,6 +19,7 @@
 #define ROOT_HIDDEN ".dstack-" /* names of the root with this beginning are ours, and not shown */
 
 #define ATTR_TTL_MS 1000 /* the default */
+#define LINEAGE     "dstack-lineage"
 
 enum part_state { PART_WAITING, PART_SENDING, PART_SENT, PART_FAILED };
 

@@ -200,9 +200,9 @@ int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
     if (metadata)
         call->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, call);
-    if (error)
+    if (error && error != EINTR)
         log_error("copy %s to %s: %s", from, to, call->error->message);
-    else if (new_etag)
+    else if (!error && new_etag)
         *new_etag = g_strdup(call->object.etag);
     return error;
 }

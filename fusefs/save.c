@@ -76,7 +76,7 @@ static int put_whole(struct publish *p)
     store_call_set_iov(call, (struct iovec *)(void *)iov->data, iov->len);
     call->metadata = metadata_copy(p->metadata);
     error = run_call(p->fs, p->caller, call);
-    if (error && !p->inode->complained) {
+    if (error && error != EINTR && !p->inode->complained) {
         log_error("save %s: %s; it is kept and tried again", p->key, call->error->message);
         p->inode->complained = true;
     }

@@ -209,16 +209,35 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
     if (!error)
         upload_note(fs, key, begin->upload_id);
-    if (error)
+    if (error && error != EINTR)
         upload_complain(inode, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);
     return error;
+}
+
+/* The store has no such upload: an earlier commit, whose answer a signal cut off, may have been
+ * carried out. Then the object is there, as long and of the same lineage as what was sent. */
+static bool has_landed(struct fs *fs, struct fs_caller *caller, struct store_call *commit,
+                       uint64_t size, const char *lineage)
+{
+    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, commit->key);
+    const char *told;
+
+    if (run_call(fs, caller, head) || head->object.size_bytes != size || !head->object.metadata)
+        return false;
+    told = g_hash_table_lookup(head->object.metadata, LINEAGE);
+    if (!lineage || g_strcmp0(told, lineage) != 0)
+        return false;
+    g_free(commit->object.etag);
+    commit->object.etag = g_strdup(head->object.etag);
+    return true;
 }
 
 int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                   struct layout *snapshot, const char *key, char **etag)
 {
     g_autoptr(StoreCall) commit = NULL;
+    g_autofree char *lineage = NULL;
     int error = ensure_upload(fs, caller, inode, key);
 
     if (!error)
@@ -226,6 +245,7 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);
+    lineage = g_strdup(inode->upload->lineage);
     commit = store_call_commit(inode->upload->key, inode->upload->id);
     for (guint i = 0; i < inode->upload->parts->len; i++) {
         struct part *part = inode->upload->parts->pdata[i];
@@ -234,14 +254,16 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     }
     pthread_mutex_unlock(&inode->lock);
     error = run_call(fs, caller, commit);
+    if (error == ENOENT && has_landed(fs, caller, commit, layout_size(snapshot), lineage))
+        error = 0;
     if (!error)
         upload_forget(fs, commit->upload_id);
     pthread_mutex_lock(&inode->lock);
     if (error && inode->upload)
         inode->upload->error = error;
-    if (error)
+    if (error && error != EINTR)
         upload_complain(inode, "commit", commit);
-    else
+    else if (!error)
         *etag = g_strdup(commit->object.etag);
     if (!error)
         g_clear_pointer(&inode->upload, upload_free);
