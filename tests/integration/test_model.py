@@ -343,9 +343,11 @@ def machine(world):
 
         def close_slot(self, slot):
             name = self.name_of(slot)
-            wrote = changes(self.local.flags[slot])
+            flags = self.local.flags[slot]
+            only_reads = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC
             self.both("close", slot)
-            if wrote:
+            # What another handle rewrites stays as it was until that one is closed.
+            if changes(flags) and not (only_reads and self.is_written(name)):
                 self.check_object(name)
 
         @has_open()
