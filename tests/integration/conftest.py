@@ -50,7 +50,7 @@ class FileStore:
     def read(self, key):
         try:
             return (self.root / key.replace("%", "%25")).read_bytes()  # "%" is escaped there
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def put(self, key, data):
