@@ -53,7 +53,7 @@ struct inode {
     struct inode *parent;
     char *name;
     GHashTable *children; /* directories: name -> inode */
-    bool is_large;        /* directories: their names are too many to be learnt by a lookup */
+    bool is_large;        /* directories: their names are too many to be learnt */
     GHashTable *names;    /* directories: what else is there, name -> S_IFDIR or 0; NULL: unknown */
     uint64_t lookups;
     unsigned pins;
@@ -131,6 +131,7 @@ struct fs {
     unsigned gate_users;
     bool gate_closed;
 
+    atomic_llong reopen_until_ms; /* somebody whose open came too late opens once more */
     atomic_bool draining;
     pthread_t publishers[4];
 };
