@@ -161,7 +161,8 @@ void inodes_free_all(struct fs *fs);
 bool is_directory(const struct inode *inode);
 
 /* --- names.c: what is in a directory, on a mount that is the authority. fs->lock held. --- */
-void names_start(struct inode *dir); /* from now on they are known: none, at first */
+/* From now on they are known: none, at first. False: COUNT of them are too many. */
+bool names_start(struct fs *fs, struct inode *dir, unsigned count);
 void names_forget(struct fs *fs, struct inode *dir);
 void names_add(struct fs *fs, struct inode *dir, const char *name, mode_t type);
 void names_remove(struct fs *fs, struct inode *dir, const char *name);

@@ -401,6 +401,72 @@ Test(failures, unlinked_write_only)
 static void down3(void)
 {
 }
+struct opening {
+    uint64_t ino;
+    struct fs_file *file;
+    int error;
+};
+
+static void *do_open(void *data)
+{
+    struct opening *opening = data;
+    bool keep;
+
+    opening->error = fs_open(fs, &caller, opening->ino, O_RDONLY, &opening->file, &keep);
+    return NULL;
+}
+
+static void *do_rename(void *unused)
+{
+    return GINT_TO_POINTER(fs_rename(fs, &caller, FS_ROOT, "new", FS_ROOT, "f", 0));
+}
+
+static uint64_t make(const char *name, const char *text)
+{
+    struct stat st;
+    struct fs_file *file = create(name, &st);
+
+    cr_assert_eq(fs_write(fs, &caller, file, 0, text, strlen(text)), 0);
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    fs_release(fs, file);
+    return st.st_ino;
+}
+
+/* Who opens a file while another one takes its place gets a handle that can be read, or is told to
+ * look again; and then nobody is in the way. */
+Test(failures, open_while_it_is_replaced)
+{
+    struct opening first = {.ino = make("f", "old")}, second = {0};
+    int64_t waited;
+    struct stat st;
+    pthread_t renames, opens;
+    void *error;
+
+    make("new", "new");
+    held_store_hold(store, STORE_COPY, NULL);
+    pthread_create(&renames, NULL, do_rename, NULL);
+    for (int i = 0; i < 200 && held_store_waiting(store) < 1; i++)
+        g_usleep(10000);
+    cr_assert_eq(held_store_waiting(store), 1);
+    pthread_create(&opens, NULL, do_open, &first);
+    g_usleep(100000);
+    waited = g_get_monotonic_time();
+    held_store_release(store);
+    pthread_join(renames, &error);
+    cr_expect_eq(GPOINTER_TO_INT(error), 0);
+    pthread_join(opens, NULL);
+    cr_expect_eq(first.error, ESTALE, "%d", first.error);
+
+    make("new", "newer");
+    cr_expect_eq(GPOINTER_TO_INT(do_rename(NULL)), 0); /* leaves time to open "f" once more */
+    cr_expect_geq(g_get_monotonic_time() - waited, 40000);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "f", &st), 0);
+    second.ino = st.st_ino;
+    do_open(&second);
+    cr_assert_eq(second.error, 0);
+    fs_release(fs, second.file);
+}
+
 static void set_up_16(void)
 {
     set_up_held(16 * MIB, 5 * MIB);
