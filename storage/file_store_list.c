@@ -12,15 +12,17 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define NAMES_KEPT (256 * 1024)
+#define NAMES_KEPT (512 * 1024)
 #define RESTS_KEPT 4
-#define REST_WORTH 1024 /* fewer names are read again rather than kept */
+#define CHUNK      (16 * 1024) /* of names */
+#define REST_WORTH 1024        /* fewer names are read again rather than kept */
 
 /* The names of one directory behind a full page. */
 struct listing_rest {
     char *listing; /* which one, and its token */
     char *base;
-    GPtrArray *names; /* sorted; those from NEXT on are to come */
+    GPtrArray *names; /* in CHUNK, sorted; those from NEXT on are to come */
+    GStringChunk *chunk;
     unsigned next;
     bool more; /* and others behind them */
 };
@@ -48,6 +50,7 @@ static void rest_free(void *data)
     g_free(rest->listing);
     g_free(rest->base);
     g_ptr_array_unref(rest->names);
+    g_string_chunk_free(rest->chunk);
     g_free(rest);
 }
 
@@ -223,6 +226,8 @@ static char *wanted_name(struct walk *walk, int dir_fd, const struct dirent *ent
     name = g_strconcat(segment, is_directory ? "/" : NULL, NULL);
     if (!g_str_has_prefix(name, filter) || (bound && strcmp(name, bound) <= 0))
         return NULL;
+    if (!walk->after)
+        return g_steal_pointer(&name);
     key = g_strconcat(base, name, NULL);
     if (is_directory ? is_passed(walk, key) : is_listed_before(walk, key))
         return NULL;
@@ -234,47 +239,56 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void keep_smallest(GPtrArray *names, unsigned count, bool *more)
+/* Those beyond COUNT are let go. */
+static void keep_smallest(struct listing_rest *rest, unsigned count)
 {
-    g_ptr_array_sort(names, compare_names);
-    if (names->len > count) {
-        g_ptr_array_set_size(names, (int)count);
-        *more = true;
-    }
+    GStringChunk *chunk;
+
+    g_ptr_array_sort(rest->names, compare_names);
+    if (rest->names->len <= count)
+        return;
+    rest->more = true;
+    g_ptr_array_set_size(rest->names, (int)count);
+    chunk = g_string_chunk_new(CHUNK);
+    for (unsigned i = 0; i < count; i++)
+        rest->names->pdata[i] = g_string_chunk_insert(chunk, rest->names->pdata[i]);
+    g_string_chunk_free(rest->chunk);
+    rest->chunk = chunk;
 }
 
-/* The smallest names behind BOUND, sorted; *MORE: there are others. */
-static GPtrArray *read_names(struct walk *walk, int dir_fd, const char *base, const char *filter,
-                             const char *bound, bool *more)
+static DIR *open_again(int dir_fd)
+{
+    g_auto(fd_t) fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+    if (dir)
+        fd_steal(&fd);
+    return dir;
+}
+
+/* The smallest names behind BOUND into REST. */
+static void read_names(struct walk *walk, int dir_fd, struct listing_rest *rest, const char *filter,
+                       const char *bound)
 {
     bool whole_pages = !walk->probe && walk->limit >= REST_WORTH;
     unsigned keep = walk->probe ? 16 : whole_pages ? NAMES_KEPT : walk->limit - walk->count + 1;
-    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    DIR *dir = open_again(dir_fd);
     struct dirent *entry;
 
-    *more = false;
-    if (!dir) {
-        int code = errno;
-
-        if (fd >= 0)
-            close(fd);
-        if (code != ENOENT)
-            file_store_error(walk->error, code, "list", *base ? base : walk->store->base.url);
-        return names;
-    }
-    while ((entry = readdir(dir))) {
-        char *name = wanted_name(walk, dir_fd, entry, base, filter, bound);
+    if (!dir && errno != ENOENT)
+        file_store_error(walk->error, errno, "list",
+                         *rest->base ? rest->base : walk->store->base.url);
+    while (dir && (entry = readdir(dir))) {
+        g_autofree char *name = wanted_name(walk, dir_fd, entry, rest->base, filter, bound);
 
         if (name)
-            g_ptr_array_add(names, name);
-        if (names->len >= 2 * keep + 1024)
-            keep_smallest(names, keep, more);
+            g_ptr_array_add(rest->names, g_string_chunk_insert(rest->chunk, name));
+        if (rest->names->len >= 2 * keep + 1024)
+            keep_smallest(rest, keep);
     }
-    closedir(dir);
-    keep_smallest(names, keep, more);
-    return names;
+    if (dir)
+        closedir(dir);
+    keep_smallest(rest, keep);
 }
 
 /* The next names of a directory: what the page before has left of them, or read anew. */
@@ -285,11 +299,14 @@ static struct listing_rest *next_names(struct walk *walk, int dir_fd, const char
 
     if (rest && !walk->probe && g_str_equal(rest->base, base)) {
         walk->rest = NULL;
+        g_clear_pointer(&rest->listing, g_free); /* this page's from now on */
         return rest;
     }
     rest = g_new0(struct listing_rest, 1);
     rest->base = g_strdup(base);
-    rest->names = read_names(walk, dir_fd, base, filter, bound, &rest->more);
+    rest->names = g_ptr_array_new();
+    rest->chunk = g_string_chunk_new(CHUNK);
+    read_names(walk, dir_fd, rest, filter, bound);
     return rest;
 }
 
