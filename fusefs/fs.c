@@ -45,7 +45,7 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->store = store_ref(store);
     fs->owner = options->lease ? g_strdup(lease_owner(options->lease)) : g_uuid_string_random();
     set_defaults(fs, options);
-    fs->max_file_bytes = fs_max_file_bytes(fs);
+    fs->max_upload_bytes = fs_max_upload_bytes(fs);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
     init_lock(&fs->gate_lock, &fs->gate_changed);

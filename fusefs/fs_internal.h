@@ -105,7 +105,7 @@ struct fs {
     struct store *store;
     struct fs_options options;
     struct budget *budget;
-    uint64_t part_bytes, max_file_bytes;
+    uint64_t part_bytes, max_upload_bytes;
     char *owner; /* what our own objects are named after */
     atomic_uint staged_count;
     atomic_ulong failed_closes;
@@ -256,7 +256,12 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
 
 /* --- upload.c --- */
-uint64_t fs_max_file_bytes(struct fs *fs); /* what the store's number of parts is enough for */
+uint64_t fs_max_upload_bytes(struct fs *fs); /* what the store's number of parts is enough for */
+/* How much of an object of SIZE bytes the store copies in one part; the last one is at most twice
+ * as long. */
+uint64_t copy_step(struct fs *fs, uint64_t size);
+/* INODE's upload has few numbers left. inode->lock held. */
+bool upload_is_full(struct fs *fs, const struct inode *inode);
 void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
 void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */

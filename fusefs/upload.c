@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define ZEROS_BYTES (64 * 1024)
+#define COPY_STEP   (1ull << 30)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
@@ -30,7 +31,7 @@ uint64_t part_bytes_for(struct fs *fs, unsigned number)
                MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
 }
 
-uint64_t fs_max_file_bytes(struct fs *fs)
+uint64_t fs_max_upload_bytes(struct fs *fs)
 {
     const struct store_caps *caps = store_caps(fs->store);
     uint64_t bytes = 0;
@@ -38,6 +39,22 @@ uint64_t fs_max_file_bytes(struct fs *fs)
     for (unsigned number = 1; number <= caps->max_parts && bytes < caps->max_object_bytes; number++)
         bytes += part_bytes_for(fs, number);
     return MIN(bytes, caps->max_object_bytes);
+}
+
+uint64_t copy_step(struct fs *fs, uint64_t size)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+
+    return MIN(MAX(COPY_STEP, size / (caps->max_parts / 4)), caps->max_part_bytes / 2);
+}
+
+bool upload_is_full(struct fs *fs, const struct inode *inode)
+{
+    unsigned most = store_caps(fs->store)->max_parts;
+    unsigned in_memory = budget_limit_bytes(fs->budget) / part_bytes_for(fs, most) + 2;
+    unsigned spare = MIN(MAX(most / 10, in_memory), most / 2);
+
+    return inode->upload && inode->upload->parts->len >= most - spare;
 }
 
 struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end)
@@ -237,7 +254,7 @@ static uint64_t copyable_prefix(struct fs *fs, struct inode *inode)
 static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *upload,
                              uint64_t end)
 {
-    uint64_t step = MIN(COPY_STEP, store_caps(fs->store)->max_part_bytes / 2);
+    uint64_t step = copy_step(fs, end);
 
     while (upload->end < end) {
         uint64_t left = end - upload->end;
@@ -332,6 +349,8 @@ static uint64_t next_part_bytes(struct fs *fs, struct inode *inode, uint64_t fro
     uint64_t ready = layout_memory_end(&inode->layout, from) - from;
     uint64_t whole = part_bytes_for(fs, number);
 
+    if (inode->upload && upload_is_full(fs, inode))
+        return 0; /* the next write makes it an object, to go on behind */
     if (ready >= whole)
         return whole;
     if (number > store_caps(fs->store)->max_parts / 2)
@@ -364,10 +383,12 @@ static void pump_parts(struct fs *fs, struct inode *inode, bool flush, GArray *l
     }
 }
 
-/* Whether what is sent may have to be read before the file is finished. */
-static bool wants_staged(const struct inode *inode)
+/* Whether what is sent may have to be read before the file is finished; or copied, since one upload
+ * is not enough for what takes the place of an object as large. */
+static bool wants_staged(const struct fs *fs, const struct inode *inode)
 {
-    return inode->readers || inode->vanished || key_is_staged(inode->base_key);
+    return inode->readers || inode->vanished || key_is_staged(inode->base_key) ||
+           (inode->rewritten && inode->base_size > fs->max_upload_bytes / 2);
 }
 
 /* Begins an upload if there is enough for one. The tree's lock is held too, so that the key is the
@@ -383,7 +404,7 @@ static struct store_call *try_begin(struct fs *fs, struct inode *inode, bool flu
     pthread_mutex_lock(&inode->lock);
     prefix = copyable_prefix(fs, inode);
     if (!inode->upload && !inode->publishing && next_part_bytes(fs, inode, prefix, flush)) {
-        key = wants_staged(inode) ? staged_key_new(fs) : inode_key_locked(inode);
+        key = wants_staged(fs, inode) ? staged_key_new(fs) : inode_key_locked(inode);
         begin = begin_prepare(fs, inode, key, prefix);
         *upload = inode->upload;
     }

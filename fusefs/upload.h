@@ -5,7 +5,6 @@
 #include "fusefs/fs_internal.h"
 
 #define SENDING_MAX 6
-#define COPY_STEP   (1ull << 30) /* a range that the store copies in one part */
 
 /* A part under way: the context of its call's `done`. */
 struct fs_part {

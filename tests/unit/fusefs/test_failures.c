@@ -304,23 +304,6 @@ Test(failures, rewrite_under_old_lineage)
     cr_expect_str_neq(one, two, "rewritten under the same lineage");
     fs_release(fs, file);
 }
-Test(failures, what_cannot_be_stored_is_refused_at_once)
-{
-    struct fs_options options = {.budget_bytes = 64 * MIB, .part_bytes = MIB};
-    struct fs_file *file;
-    struct stat st;
-    struct fs *few;
-
-    below->caps.max_parts = 10;
-    few = fs_new(below, &options);
-    cr_assert_eq(fs_create(few, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
-    cr_expect_eq(fs_write(few, &caller, file, 12 * MIB - 1, "x", 1), 0); /* 8 parts of 1, 2 of 2 */
-    cr_expect_eq(fs_write(few, &caller, file, 12 * MIB, "x", 1), EFBIG);
-    cr_expect_eq(fs_flush(few, &caller, file), 0);
-    fs_release(few, file);
-    fs_free(few);
-}
-
 static void *do_trunc(void *u)
 {
     struct stat to = {.st_size = GPOINTER_TO_UINT(u)}, st;
