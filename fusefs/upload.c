@@ -148,9 +148,10 @@ static void part_done(struct store_call *call, void *user)
         part->state = PART_SENT;
         g_free(part->etag);
         part->etag = g_strdup(call->part_etag);
-        if (!orphan && !part->copied && !part_is_short(fs, part))
-            layout_mark_part(&inode->layout, &part->sent, part->start, part->end,
-                             keep || part->changed);
+        /* One that changed meanwhile is sent again: its memory stays what it is, dirty. */
+        if (!orphan && !part->copied && !part_is_short(fs, part) && !part->changed &&
+            layout_is_unchanged(&inode->layout, &part->sent, part->start, part->end))
+            layout_mark_part(&inode->layout, &part->sent, part->start, part->end, keep);
     }
     part_forget_bytes(part);
     if (orphan && context->upload->sending == 0)
@@ -440,8 +441,10 @@ void upload_changed(struct inode *inode, uint64_t start, uint64_t end)
     for (guint i = 0; upload && i < upload->parts->len; i++) {
         struct part *part = upload->parts->pdata[i];
 
-        if (part->start < end && part->end > start)
-            part->changed = true;
+        if (part->start >= end || part->end <= start)
+            continue;
+        part->changed = true;
+        layout_unmark_part(&inode->layout, part->start, part->end);
     }
 }
 
@@ -452,8 +455,10 @@ void upload_compare(struct inode *inode, const struct layout *sent)
     for (guint i = 0; upload && i < upload->parts->len; i++) {
         struct part *part = upload->parts->pdata[i];
 
-        if (!part->copied && !layout_is_unchanged(&inode->layout, sent, part->start, part->end))
-            part->changed = true;
+        if (part->copied || layout_is_unchanged(&inode->layout, sent, part->start, part->end))
+            continue;
+        part->changed = true;
+        layout_unmark_part(&inode->layout, part->start, part->end);
     }
 }
 

@@ -2,6 +2,8 @@
  * lost, nothing old comes back, and no file holds up the others. */
 #include "tests/unit/fusefs/fixture.h"
 
+#include "fusefs/fs_internal.h"
+
 #include "storage/store_driver.h"
 #include "tests/support/held_store.h"
 
@@ -491,4 +493,32 @@ Test(failures_small, scattered_small_writes)
         put(file, (i * 7919 % 200000) * 4096, 4096, 'z');
     cr_assert_eq(held_store_calls(store, STORE_COMMIT), 0, "8 MiB of small writes fit in memory");
     fs_release(fs, file);
+}
+
+/* What changed in a part that was sent makes the whole part be sent again: no byte of it may be let
+ * go of meanwhile. */
+Test(failures, memory_of_a_changed_part_is_not_given_away)
+{
+    g_autofree char *data = NULL, *expected = g_malloc(2 * MIB);
+    struct stat st;
+    struct fs_file *file;
+    size_t size;
+
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "big", 0644, O_WRONLY, &file, &st), 0);
+    put(file, 0, MIB, 'a');
+    put(file, MIB, MIB, 'b');
+    for (int i = 0; i < 1000 && held_store_calls(store, STORE_PART) < 2; i++)
+        g_usleep(1000);
+    g_usleep(50000); /* their answers */
+    put(file, 10, 1, 'x');
+    make_room(fs);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    memset(expected, 'a', MIB);
+    memset(expected + MIB, 'b', MIB);
+    expected[10] = 'x';
+    data = in_store("big", &size);
+    cr_assert_eq(size, 2 * MIB);
+    for (size_t i = 0; i < size; i++)
+        cr_assert_eq(data[i], expected[i], "byte %zu", i);
 }
