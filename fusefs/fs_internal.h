@@ -124,6 +124,9 @@ struct fs {
     pthread_cond_t padding_changed;
     bool padding_taken; /* somebody has the turn to take padding */
 
+    pthread_mutex_t lost_lock;
+    GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
+
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
      * gate is passed before an inode's turn to publish is waited for. */
     pthread_mutex_t gate_lock;
@@ -222,6 +225,12 @@ char *staged_key_new(struct fs *fs);
 bool key_is_staged(const char *key);                /* NULL: no */
 void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
 
+/* --- leftovers.c --- */
+/* The answer to an upload's begin was lost: what it began is aborted when the mount ends, or by the
+ * next one. */
+void leftovers_note_lost(struct fs *fs, const char *key);
+void leftovers_abort_lost(struct fs *fs);
+
 /* --- namespace.c --- */
 /* At once, unless somebody has INODE open for writing: then their close does it. */
 int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode);
@@ -255,7 +264,7 @@ void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held *
 
 /* --- upload.c --- */
 uint64_t fs_max_file_bytes(struct fs *fs); /* what the store's number of parts is enough for */
-void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
+void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */
 void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */

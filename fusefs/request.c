@@ -135,9 +135,9 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
 
     begin->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, begin);
+    upload_begun(fs, begin);
     if (error)
         return error;
-    upload_note(fs, to, begin->upload_id);
     commit = store_call_commit(to, begin->upload_id);
     for (unsigned number = 1; !error && offset < size; number++) {
         g_autoptr(StoreCall) part = store_call_new(STORE_COPY_PART, to);

@@ -248,10 +248,12 @@ static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *
     }
 }
 
-void upload_note(struct fs *fs, const char *key, const char *id)
+void upload_begun(struct fs *fs, const struct store_call *begin)
 {
-    if (fs->options.lease)
-        lease_add_upload(fs->options.lease, key, id);
+    if (begin->maybe_twice)
+        leftovers_note_lost(fs, begin->key);
+    if (!begin->error && fs->options.lease)
+        lease_add_upload(fs->options.lease, begin->key, begin->upload_id);
 }
 
 void upload_forget(struct fs *fs, const char *id)
@@ -277,8 +279,8 @@ static void begin_done(struct store_call *call, void *user)
             upload_complain(inode, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
-        upload_note(fs, upload->key, upload->id);
     }
+    upload_begun(fs, call);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
     if (!orphan && !call->error)

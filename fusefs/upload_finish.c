@@ -207,8 +207,7 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     pthread_mutex_lock(&inode->lock);
     inode->upload->beginning = false;
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
-    if (!error)
-        upload_note(fs, key, begin->upload_id);
+    upload_begun(fs, begin);
     if (error && error != EINTR)
         upload_complain(inode, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);
