@@ -1,0 +1,230 @@
+"""Nothing is lost, nothing is wrong, nothing hangs: writers, readers and tree transfers over a proxy that
+does harm. What was closed or fsynced is read back through another client, straight from the server.
+
+Seeds are printed; DSTACK_TEST_SEED=N repeats one. DSTACK_TEST_LONG=1: longer, and every fault many times.
+"""
+import concurrent.futures
+import errno
+import os
+import random
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import program, wait_for
+from fault_proxy import Fault, Proxy, RawProxy, Schedule, s3_error
+
+MIB = 1 << 20
+LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
+ROUNDS = 40 if LONG else 3
+WRITERS = 3
+HANG_S = 120            # no call may take longer: a deadline is 60 s and a second for each MiB
+SANITIZER = re.compile("sanitizer|runtime error:|critical", re.I)
+BODIES = ("put", "part", "commit")
+CHANGES = BODIES + ("begin", "copy part", "copy", "delete", "abort", "delete many")
+XML = ("list", "begin", "commit", "copy", "copy part")
+
+# Name: (share of the requests, faults).
+FAULTS = {
+    "reset before the answer": (0.15, [Fault(cut_answer=-1)]),
+    "answer lost": (0.15, [Fault(kinds=CHANGES, cut_answer=-1, is_polite=True)]),
+    "reset in a request's body": (0.25, [Fault(kinds=BODIES, cut_request="anywhere")]),
+    "reset in an answer's body": (0.25, [Fault(cut_answer="anywhere")]),
+    "truncated answers": (0.25, [Fault(cut_answer="anywhere", is_polite=True)]),
+    "longer than announced": (0.25, [Fault(kinds=XML + ("get",), length=-1)]),
+    "shorter than announced": (0.25, [Fault(kinds=XML + ("get",), length=10)]),
+    "corrupted requests": (0.25, [Fault(kinds=BODIES, flip_request="anywhere")]),
+    "storms of errors": (0.3, [Fault(answer=s3_error(500, "InternalError"), is_carried_out=False),
+                               Fault(answer=s3_error(503, "SlowDown"), is_carried_out=False),
+                               Fault(answer=s3_error(503, "ServiceUnavailable")),
+                               Fault(answer=(502, "<html>bad gateway"), is_carried_out=False)]),
+    "errors inside a 200": (0.5, [Fault(kinds=XML[2:], answer=s3_error(200, "InternalError"), is_carried_out=False),
+                                  Fault(kinds=XML[2:], answer=s3_error(200, "SlowDown"))]),
+    "latency": (1, [Fault(delay_s=0.2)]),
+}
+CONNECTIONS, WRONG_BODIES = list(FAULTS)[:5], list(FAULTS)[5:8]
+FAULTS["ten per cent of everything"] = (0.1, [fault for name in FAULTS for fault in FAULTS[name][1]])
+# What is tried each time; the others alone, and longer, with DSTACK_TEST_LONG=1.
+SHORT = {
+    "connections": (0.2, [fault for name in CONNECTIONS for fault in FAULTS[name][1]]),
+    "bodies": (0.2, [fault for name in WRONG_BODIES for fault in FAULTS[name][1]]),
+    **{name: FAULTS[name] for name in ("storms of errors", "errors inside a 200", "ten per cent of everything")},
+}
+
+
+def seed():
+    number = int(os.environ.get("DSTACK_TEST_SEED", random.randrange(1 << 32)))
+    print(f"DSTACK_TEST_SEED={number}")
+    return number
+
+
+class Work:
+    """Writers and readers on a mount, and what the store must hold at any time."""
+
+    def __init__(self, store, root, number):
+        self.store, self.root, self.number = store, root, number
+        self.saved = {}
+        self.lock = threading.Lock()
+        self.errors = []            # (name, errno): calls that failed
+        self.slowest_s = 0
+
+    def call(self, name, function, *arguments):
+        """Runs one call of a program; whether it succeeded."""
+        began = time.monotonic()
+        try:
+            function(*arguments)
+            return True
+        except OSError as error:
+            self.errors.append((name, errno.errorcode.get(error.errno, error.errno)))
+            return False
+        finally:
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+    def expect(self, name, data):
+        """The file was closed or fsynced with success: another client must see all of it."""
+        found = self.store.read(name)
+        assert found == data, (name, len(data), None if found is None else len(found))
+        self.saved[name] = data
+
+    def append(self, name, data, chance):
+        with open(self.root / name, "ab", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+            self.expect(name, self.saved[name] + data)
+
+    def replace(self, name, data, chance):
+        temporary = name + ".tmp"
+        with open(self.root / temporary, "wb", buffering=0) as file:
+            for at in range(0, len(data), MIB):
+                file.write(data[at:at + MIB])
+        os.rename(self.root / temporary, self.root / name)
+
+    def write(self, name, data, chance):
+        with open(self.root / name, "wb", buffering=0) as file:
+            for at in range(0, len(data), MIB):
+                file.write(data[at:at + MIB])
+            if chance.random() < 0.3:
+                os.fsync(file.fileno())
+                self.expect(name, data)
+
+    def writer(self, index, rounds):
+        chance = random.Random(self.number * 100 + index)
+        os.mkdir(self.root / f"d{index}")
+        for i in range(rounds):
+            name = f"d{index}/{chance.randrange(3)}"
+            size = chance.choice([0, 100, 70_000, 2 * MIB, 6 * MIB]) if i else 6 * MIB
+            data = chance.randbytes(size)
+            how = chance.choice([self.write, self.replace, self.append])
+            if how == self.append and name not in self.saved:
+                how = self.write
+            if how == self.append:
+                data = data[:70_000]
+                after = self.saved[name] + data
+            else:
+                after = data
+            if self.call(name, how, name, data, chance):
+                self.expect(name, after)
+            else:
+                self.saved[name] = after    # it must be saved by itself
+        if rounds:
+            os.unlink(self.root / name)
+            del self.saved[name]
+            assert self.store.read(name) is None
+
+    def read(self, name):
+        with open(self.root / name, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            data = b""
+            while piece := file.read(MIB):
+                data += piece
+        assert data == self.given[name], name
+
+    def reader(self, index, is_over):
+        chance = random.Random(self.number * 100 + 50 + index)
+        while not is_over.is_set():
+            name = chance.choice(sorted(self.given))
+            self.call(name, self.read, name)
+
+    def give(self):
+        """What other clients had put there."""
+        chance = random.Random(self.number)
+        self.given = {f"given/{size}": chance.randbytes(size) for size in (0, 1, 300_000, 9 * MIB)}
+        for name, data in self.given.items():
+            self.store.put(name, data)
+
+    def run(self, rounds):
+        is_over = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(WRITERS + 2) as pool:
+            readers = [pool.submit(self.reader, i, is_over) for i in range(2)]
+            writers = [pool.submit(self.writer, i, rounds) for i in range(WRITERS)]
+            try:
+                for writer in writers:
+                    writer.result()
+            finally:
+                is_over.set()
+            for reader in readers:
+                reader.result()
+
+    def all_is_saved(self):
+        return all(self.store.read(name) == data for name, data in self.saved.items())
+
+    def check_end(self, mount):
+        """The faults are over: nothing is left of them."""
+        wait_for(self.all_is_saved, 30, "what failed to be saved is saved by itself")
+        for name in self.given:
+            self.read(name)
+        mount.stop(bad_log=SANITIZER)
+        assert self.all_is_saved()
+        assert sorted(self.store.keys()) == sorted({f"d{i}/" for i in range(WRITERS)} | set(self.saved)
+                                                   | set(self.given))
+        assert uploads(self.store) == []
+        assert self.slowest_s < HANG_S
+
+
+def uploads(store):
+    pages = store.client.get_paginator("list_multipart_uploads").paginate(
+        Bucket=store.bucket, Prefix=store.prefix)
+    return [item["Key"] for page in pages for item in page.get("Uploads", [])]
+
+
+def through(store, proxy):
+    store.arguments = ["--endpoint", proxy.url, "--region", "us-east-1"]
+    return store
+
+
+@pytest.fixture
+def s3_mount_at(s3_store, directory):
+    from conftest import Mount
+    mounts = []
+
+    def start(*options):
+        mounts.append(Mount(s3_store, directory, "--part-size", "5MiB", *options))
+        return mounts[-1]
+
+    yield start
+    for mount in mounts:
+        mount.kill()
+
+
+def log_lines(mount):
+    return [line for line in mount.log_path.read_text().splitlines() if re.search(r"\b(error|warning)\b", line)]
+
+
+@pytest.mark.parametrize("name", FAULTS if LONG else SHORT)
+def test_faults_that_pass_are_not_seen(name, s3_store, s3_mount_at):
+    number = seed()
+    schedule = Schedule(number, *{**FAULTS, **SHORT}[name])
+    with Proxy(s3_store.endpoint, lambda request: schedule(request)) as proxy:
+        work = Work(through(s3_store, proxy), None, number)
+        work.give()
+        mount = s3_mount_at()
+        work.root = mount.path
+        work.run(ROUNDS)
+        schedule.is_over = True
+        assert work.errors == [], log_lines(mount)
+        assert log_lines(mount) == []
+        work.check_end(mount)
+        assert proxy.faults > 0, proxy.seen
