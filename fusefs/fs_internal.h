@@ -1,8 +1,8 @@
 /* What the files of the filesystem share. Not for other rooms.
  *
- * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock. None is held across
- *          a call to the store or a reply. inode->lock guards everything below its declaration;
- *          fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
+ * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock; fs->notes_lock last.
+ * None is held across a call to the store or a reply. inode->lock guards everything below its
+ * declaration; fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
  */
 #pragma once
 
@@ -41,6 +41,7 @@ struct upload {
     char *key, *id; /* id NULL: being begun */
     bool staged, beginning;
     int error;        /* the first one of a part, or of its begin */
+    bool is_lost;     /* the store has it no more, nor bytes that only it had */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */
@@ -88,7 +89,6 @@ struct inode {
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;
     unsigned slow_windows;
-    bool complained;       /* a failure was logged since the last success */
     bool refused;          /* the last publish failed in a way that trying again does not mend */
     uint64_t failed_close; /* the number of its close() or fsync() that failed: to be saved before
                             * those with higher numbers; 0: none did */
@@ -124,7 +124,8 @@ struct fs {
     pthread_cond_t padding_changed;
     bool padding_taken; /* somebody has the turn to take padding */
 
-    pthread_mutex_t lost_lock;
+    pthread_mutex_t notes_lock;
+    GHashTable *complaints;   /* key -> when its failure was logged */
     GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
 
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
@@ -224,6 +225,11 @@ void streams_trim(struct inode *inode); /* those nobody has used for a while. in
 char *staged_key_new(struct fs *fs);
 bool key_is_staged(const char *key);                /* NULL: no */
 void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
+
+/* --- complaints.c --- */
+/* Logs that KEY is not saved, once until complain_no_more. */
+void complain(struct fs *fs, const char *key, const char *format, ...) G_GNUC_PRINTF(3, 4);
+void complain_no_more(struct fs *fs, const char *key);
 
 /* --- leftovers.c --- */
 /* The answer to an upload's begin was lost: what it began is aborted when the mount ends, or by the

@@ -87,9 +87,9 @@ void leftovers_note_lost(struct fs *fs, const char *key)
 
     if (!fs_is_authority(fs))
         return; /* others may have begun it */
-    pthread_mutex_lock(&fs->lost_lock);
+    pthread_mutex_lock(&fs->notes_lock);
     is_new = g_hash_table_add(fs->lost_uploads, g_strdup(key));
-    pthread_mutex_unlock(&fs->lost_lock);
+    pthread_mutex_unlock(&fs->notes_lock);
     if (is_new)
         lease_add_upload(fs->options.lease, key, "");
 }

@@ -201,7 +201,7 @@ int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
         call->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, call);
     if (error && error != EINTR)
-        log_error("copy %s to %s: %s", from, to, call->error->message);
+        complain(fs, from, "copy %s to %s: %s", from, to, call->error->message);
     else if (!error && new_etag)
         *new_etag = g_strdup(call->object.etag);
     return error;

@@ -88,11 +88,10 @@ static struct upload *upload_new(const char *key)
     return upload;
 }
 
-void upload_complain(struct inode *inode, const char *what, const struct store_call *call)
+void upload_complain(struct fs *fs, const char *what, const struct store_call *call)
 {
-    if (!inode->complained)
-        log_error("%s %s: %s; it is kept and tried again", what, call->key, call->error->message);
-    inode->complained = true;
+    complain(fs, call->key, "%s %s: %s; it is kept and tried again", what, call->key,
+             call->error->message);
 }
 
 bool part_is_short(struct fs *fs, const struct part *part)
@@ -124,7 +123,7 @@ static void part_done(struct store_call *call, void *user)
         if (!context->upload->error)
             context->upload->error = part_error(call);
         if (!orphan)
-            upload_complain(inode, "upload", call);
+            upload_complain(fs, "upload", call);
     } else {
         bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
 
@@ -276,7 +275,7 @@ static void begin_done(struct store_call *call, void *user)
     if (call->error) {
         upload->error = error_errno(call->error);
         if (!orphan)
-            upload_complain(inode, "begin the upload of", call);
+            upload_complain(fs, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
     }
