@@ -190,6 +190,24 @@ def uploads(store):
     return [item["Key"] for page in pages for item in page.get("Uploads", [])]
 
 
+def fails(function, *arguments):
+    """The name of the errno with which it fails."""
+    with pytest.raises(OSError) as error:
+        function(*arguments)
+    return errno.errorcode[error.value.errno]
+
+
+def read_unsaved(path):
+    """Any close of a new file tries to save it, and fails when that does."""
+    file = open(path, "rb", buffering=0)
+    data = file.readall()
+    try:
+        file.close()
+    except OSError:
+        pass
+    return data
+
+
 def through(store, proxy):
     store.arguments = ["--endpoint", proxy.url, "--region", "us-east-1"]
     return store
@@ -228,3 +246,106 @@ def test_faults_that_pass_are_not_seen(name, s3_store, s3_mount_at):
         assert log_lines(mount) == []
         work.check_end(mount)
         assert proxy.faults > 0, proxy.seen
+
+
+def test_an_upload_lost_in_the_store(s3_store, s3_mount_at):
+    """Somebody aborted it (a lifecycle rule does): what is not in memory any more is lost, and that is said
+    once; nobody else waits for it."""
+    mount = s3_mount_at("--budget", "64MiB")
+    file = os.open(mount.path / "lost", os.O_WRONLY | os.O_CREAT)
+    try:
+        for _ in range(80):
+            os.write(file, os.urandom(MIB))
+        wait_for(lambda: uploads(s3_store), 10, "an upload has begun")
+        for upload in s3_store.client.list_multipart_uploads(
+                Bucket=s3_store.bucket, Prefix=s3_store.prefix)["Uploads"]:
+            s3_store.client.abort_multipart_upload(Bucket=s3_store.bucket, Key=upload["Key"],
+                                                   UploadId=upload["UploadId"])
+        for _ in range(2):
+            assert fails(os.fsync, file) == "EIO"
+        (mount.path / "other").write_bytes(b"x" * 1000)
+        assert s3_store.read("other") == b"x" * 1000
+        os.ftruncate(file, 0)
+        os.pwrite(file, b"anew", 0)
+        os.fsync(file)
+        assert s3_store.read("lost") == b"anew"
+    finally:
+        os.close(file)
+    assert sum("lost its upload" in line for line in log_lines(mount)) == 1
+    mount.stop(bad_log=SANITIZER)
+
+
+def test_a_begin_whose_answer_is_lost_leaves_no_upload(s3_store, s3_mount_at):
+    begins = iter([Fault(cut_answer=-1)])
+    with Proxy(s3_store.endpoint, lambda request: next(begins, None) if request.kind == "begin" else None) as proxy:
+        through(s3_store, proxy)
+        mount = s3_mount_at()
+        (mount.path / "file").write_bytes(bytes(6 * MIB))
+        assert proxy.seen["begin"] == 2
+        mount.stop()
+    assert uploads(s3_store) == []
+
+
+def test_a_store_that_is_gone_for_a_while(s3_store, s3_mount_at):
+    """Writes go to memory, fsync waits, and all goes on when it is back."""
+    number = seed()
+    with Proxy(s3_store.endpoint) as proxy:
+        work = Work(through(s3_store, proxy), None, number)
+        work.give()
+        mount = s3_mount_at()
+        work.root = mount.path
+        back = threading.Timer(70 if LONG else 3, proxy.back)
+        gone = threading.Timer(0.3, lambda: (proxy.gone(), back.start()))
+        gone.start()
+        work.run(30 if LONG else 3)
+        back.join()
+        if not LONG:    # a deadline is 60 s
+            assert work.errors == [], log_lines(mount)
+        work.check_end(mount)
+
+
+REFUSALS = {
+    "AccessDenied": (403, "EACCES"),
+    "ExpiredToken": (400, "EACCES"),
+    "InvalidAccessKeyId": (403, "EACCES"),
+    "QuotaExceeded": (403, "EDQUOT"),
+    "InsufficientStorage": (507, "ENOSPC"),
+    "InvalidRequest": (400, "EINVAL"),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS if LONG else ("ExpiredToken", "QuotaExceeded"))
+def test_a_store_that_refuses(code, s3_store, s3_mount_at):
+    """Never silence: close and fsync say it; the log names each object and the cause once. When the store
+    allows it again (more quota, credentials that work), everything is saved by itself."""
+    status, expected = REFUSALS[code]
+    is_refusing = threading.Event()
+
+    def refuse(request):
+        is_lease = request.path.endswith("/lease")
+        if is_refusing.is_set() and request.kind in CHANGES and not is_lease:
+            return Fault(answer=s3_error(status, code), is_carried_out=False)
+        return None
+
+    with Proxy(s3_store.endpoint, refuse) as proxy:
+        through(s3_store, proxy)
+        mount = s3_mount_at()
+        (mount.path / "before").write_bytes(b"old")
+        is_refusing.set()
+        contents = {"small": b"s" * 1000, "large": os.urandom(12 * MIB), "before": b"new"}
+        for name, data in contents.items():
+            assert fails((mount.path / name).write_bytes, data) == expected
+        assert s3_store.read("before") == b"old" and s3_store.read("small") is None
+        time.sleep(3.5)   # it is tried again meanwhile
+        for name, data in contents.items():
+            assert read_unsaved(mount.path / name) == data
+            lines = [line for line in log_lines(mount) if f" {name}:" in line]
+            assert all(code in line for line in lines) and len(lines) <= 1, log_lines(mount)
+        assert any(" small:" in line for line in log_lines(mount))  # the first: the others come behind it
+        is_refusing.clear()
+        if expected == "EINVAL":    # for good: nobody asks again but the program
+            for name, data in contents.items():
+                (mount.path / name).write_bytes(data)
+        wait_for(lambda: all(s3_store.read(name) == data for name, data in contents.items()), 15, "all is saved")
+        mount.stop(bad_log=SANITIZER)
+        assert uploads(s3_store) == []
