@@ -349,3 +349,77 @@ def test_a_store_that_refuses(code, s3_store, s3_mount_at):
         wait_for(lambda: all(s3_store.read(name) == data for name, data in contents.items()), 15, "all is saved")
         mount.stop(bad_log=SANITIZER)
         assert uploads(s3_store) == []
+
+
+def test_answers_that_stall_or_trickle(s3_store, s3_mount_at):
+    """Below 1 KiB/s for 10 s counts as failed: nobody waits for a minute."""
+    slow = {"stalled": Fault(delay_s=60), "trickle": Fault(bytes_s=1)}
+    first = {("put", "stalled"), ("get", "stalled"), ("get", "trickle")}
+    data = os.urandom(70_000)
+
+    def once(request):
+        name = request.path.rsplit("/", 1)[1]
+        if (request.kind, name) not in first:
+            return None
+        first.discard((request.kind, name))
+        return slow[name]
+
+    for name in slow:
+        s3_store.put(name, data)
+    with Proxy(s3_store.endpoint, once) as proxy, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        through(s3_store, proxy)
+        mount = s3_mount_at()
+        os.mkdir(mount.path / "d")
+        began = time.monotonic()
+        reads = [pool.submit((mount.path / name).read_bytes) for name in slow]
+        write = pool.submit((mount.path / "d/stalled").write_bytes, data)
+        assert [read.result(60) for read in reads] == [data, data]
+        write.result(60)
+        assert s3_store.read("d/stalled") == data
+        assert not {("put", "stalled"), ("get", "trickle")} & first
+        assert 5 < time.monotonic() - began < 30
+        mount.stop()
+
+
+@pytest.mark.skipif("DSTACK_TEST_RGW_TLS" not in os.environ, reason="needs the server's TLS port")
+def test_bytes_changed_under_tls(s3_store, s3_mount_at):
+    """Over https no changed byte passes, in either direction."""
+    number = seed()
+    with RawProxy(os.environ["DSTACK_TEST_RGW_TLS"], number, 0.4) as proxy:
+        work = Work(through(s3_store, proxy), None, number)
+        work.give()
+        mount = s3_mount_at("--cacert", os.environ["DSTACK_TEST_RGW_CACERT"])
+        work.root = mount.path
+        work.run(ROUNDS * 2)
+        proxy.share = 0
+        assert work.errors == [], log_lines(mount)
+        work.check_end(mount)
+        assert proxy.faults > 0
+
+
+def tree_of(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("name", FAULTS if LONG else ("ten per cent of everything",))
+def test_trees_there_and_back(name, s3_store, directory):
+    number = seed()
+    chance = random.Random(number)
+    tree = directory / "from"
+    for i in range(60):
+        file = tree / f"d{i % 3}" / f"{i}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(chance.randbytes(chance.choice([0, 10, 40_000])))
+    (tree / "large").write_bytes(chance.randbytes(40 * MIB))    # in parts
+    schedule = Schedule(number, *FAULTS[name])
+    url = f"s3://{s3_store.bucket}"
+    with Proxy(s3_store.endpoint, schedule) as proxy:
+        for way, path in (("up", tree), ("down", directory / "to")):
+            result = subprocess.run(
+                [program("store_transfer"), way, str(path), url, proxy.url, s3_store.prefix],
+                env={**os.environ, **s3_store.environment}, stdin=subprocess.DEVNULL, capture_output=True,
+                text=True, timeout=HANG_S)
+            assert result.returncode == 0, result.stderr
+        assert proxy.faults > 0
+    assert tree_of(directory / "to") == tree_of(tree)
+    assert {key: s3_store.read(key) for key in s3_store.keys()} == tree_of(tree)
