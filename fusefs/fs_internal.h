@@ -1,8 +1,8 @@
 /* What the files of the filesystem share. Not for other rooms.
  *
- * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock. None is held across
- *          a call to the store or a reply. inode->lock guards everything below its declaration;
- *          fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
+ * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock; fs->notes_lock last.
+ * None is held across a call to the store or a reply. inode->lock guards everything below its
+ * declaration; fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
  */
 #pragma once
 
@@ -41,6 +41,7 @@ struct upload {
     char *key, *id; /* id NULL: being begun */
     bool staged, beginning;
     int error;        /* the first one of a part, or of its begin */
+    bool is_lost;     /* the store has it no more, nor bytes that only it had */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */
@@ -88,7 +89,6 @@ struct inode {
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;
     unsigned slow_windows;
-    bool complained;       /* a failure was logged since the last success */
     bool refused;          /* the last publish failed in a way that trying again does not mend */
     uint64_t failed_close; /* the number of its close() or fsync() that failed: to be saved before
                             * those with higher numbers; 0: none did */
@@ -123,6 +123,10 @@ struct fs {
     pthread_mutex_t padding_lock;
     pthread_cond_t padding_changed;
     bool padding_taken; /* somebody has the turn to take padding */
+
+    pthread_mutex_t notes_lock;
+    GHashTable *complaints;   /* key -> when its failure was logged */
+    GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
 
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
      * gate is passed before an inode's turn to publish is waited for. */
@@ -224,6 +228,17 @@ char *staged_key_new(struct fs *fs);
 bool key_is_staged(const char *key);                /* NULL: no */
 void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
 
+/* --- complaints.c --- */
+/* Logs that KEY is not saved, once until complain_no_more. */
+void complain(struct fs *fs, const char *key, const char *format, ...) G_GNUC_PRINTF(3, 4);
+void complain_no_more(struct fs *fs, const char *key);
+
+/* --- leftovers.c --- */
+/* The answer to an upload's begin was lost: what it began is aborted when the mount ends, or by the
+ * next one. */
+void leftovers_note_lost(struct fs *fs, const char *key);
+void leftovers_abort_lost(struct fs *fs);
+
 /* --- namespace.c --- */
 /* At once, unless somebody has INODE open for writing: then their close does it. */
 int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode);
@@ -262,7 +277,7 @@ uint64_t fs_max_upload_bytes(struct fs *fs); /* what the store's number of parts
 uint64_t copy_step(struct fs *fs, uint64_t size);
 /* INODE's upload has few numbers left. inode->lock held. */
 bool upload_is_full(struct fs *fs, const struct inode *inode);
-void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
+void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */
 void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */

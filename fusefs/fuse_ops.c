@@ -663,6 +663,11 @@ void fuse_ops_exit(struct fuse_ops *ops)
     }
 }
 
+void fuse_ops_detach(struct fuse_ops *ops)
+{
+    fuse_session_unmount(ops->session);
+}
+
 void fuse_ops_unmount(struct fuse_ops *ops)
 {
     fuse_session_unmount(ops->session);

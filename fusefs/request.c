@@ -184,9 +184,9 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
 
     begin->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, begin);
+    upload_begun(fs, begin);
     if (error)
         return error;
-    upload_note(fs, to, begin->upload_id);
     commit = store_call_commit(to, begin->upload_id);
     error = copy_ranges(fs, caller, from, size, etag, commit);
     if (!error)
@@ -235,7 +235,7 @@ int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
         call->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, call);
     if (error && error != EINTR)
-        log_error("copy %s to %s: %s", from, to, call->error->message);
+        complain(fs, from, "copy %s to %s: %s", from, to, call->error->message);
     else if (!error && new_etag)
         *new_etag = g_strdup(call->object.etag);
     return error;

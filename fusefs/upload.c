@@ -105,11 +105,10 @@ static struct upload *upload_new(const char *key)
     return upload;
 }
 
-void upload_complain(struct inode *inode, const char *what, const struct store_call *call)
+void upload_complain(struct fs *fs, const char *what, const struct store_call *call)
 {
-    if (!inode->complained)
-        log_error("%s %s: %s; it is kept and tried again", what, call->key, call->error->message);
-    inode->complained = true;
+    complain(fs, call->key, "%s %s: %s; it is kept and tried again", what, call->key,
+             call->error->message);
 }
 
 bool part_is_short(struct fs *fs, const struct part *part)
@@ -141,7 +140,7 @@ static void part_done(struct store_call *call, void *user)
         if (!context->upload->error)
             context->upload->error = part_error(call);
         if (!orphan)
-            upload_complain(inode, "upload", call);
+            upload_complain(fs, "upload", call);
     } else {
         bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
 
@@ -266,10 +265,12 @@ static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *
     }
 }
 
-void upload_note(struct fs *fs, const char *key, const char *id)
+void upload_begun(struct fs *fs, const struct store_call *begin)
 {
-    if (fs->options.lease)
-        lease_add_upload(fs->options.lease, key, id);
+    if (begin->maybe_twice)
+        leftovers_note_lost(fs, begin->key);
+    if (!begin->error && fs->options.lease)
+        lease_add_upload(fs->options.lease, begin->key, begin->upload_id);
 }
 
 void upload_forget(struct fs *fs, const char *id)
@@ -292,11 +293,11 @@ static void begin_done(struct store_call *call, void *user)
     if (call->error) {
         upload->error = error_errno(call->error);
         if (!orphan)
-            upload_complain(inode, "begin the upload of", call);
+            upload_complain(fs, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
-        upload_note(fs, upload->key, upload->id);
     }
+    upload_begun(fs, call);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
     if (!orphan && !call->error)

@@ -213,22 +213,40 @@ int wait_begun(struct fs_caller *caller, struct inode *inode)
     return error;
 }
 
+/* The store has the upload no more: what is somewhere else too is sent once more, from the
+ * beginning. inode->lock held. */
+static int start_over(struct fs *fs, struct inode *inode, struct layout *snapshot)
+{
+    bool is_taken = layout_only_in_part(snapshot, 0, layout_size(snapshot));
+
+    if (layout_only_in_part(&inode->layout, 0, inode->size)) {
+        if (!inode->upload->is_lost)
+            log_error("%s: the store has lost its upload, and with it bytes that were nowhere "
+                      "else; the file must be written anew",
+                      inode->upload->key);
+        inode->upload->is_lost = true;
+        return EIO;
+    }
+    upload_discard(fs, inode);
+    layout_forget_parts(snapshot);
+    return is_taken ? EIO : 0; /* overwritten meanwhile: the next publish has it */
+}
+
 /* An upload that can be gone on with: there, begun, its failures forgotten. */
 static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                         const char *key)
+                         struct layout *snapshot, const char *key)
 {
     g_autoptr(StoreCall) begin = NULL;
     int error;
 
     pthread_mutex_lock(&inode->lock);
     error = wait_begun(caller, inode);
+    if (!error && inode->upload && inode->upload->error == ENOENT)
+        error = start_over(fs, inode, snapshot);
     if (error) {
         pthread_mutex_unlock(&inode->lock);
         return error;
     }
-    if (inode->upload && inode->upload->error == ENOENT &&
-        !layout_only_in_part(&inode->layout, 0, inode->size))
-        upload_discard(fs, inode); /* the store has it no more: once more from the beginning */
     if (inode->upload && inode->upload->id) {
         inode->upload->error = 0;
         for (guint i = 0; i < inode->upload->parts->len; i++) {
@@ -248,10 +266,9 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     pthread_mutex_lock(&inode->lock);
     inode->upload->beginning = false;
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
-    if (!error)
-        upload_note(fs, key, begin->upload_id);
+    upload_begun(fs, begin);
     if (error && error != EINTR)
-        upload_complain(inode, "begin the upload of", begin);
+        upload_complain(fs, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);
     return error;
 }
@@ -274,12 +291,12 @@ static bool has_landed(struct fs *fs, struct fs_caller *caller, struct store_cal
     return true;
 }
 
-int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                  struct layout *snapshot, const char *key, char **etag)
+static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      struct layout *snapshot, const char *key, char **etag)
 {
     g_autoptr(StoreCall) commit = NULL;
     g_autofree char *lineage = NULL;
-    int error = ensure_upload(fs, caller, inode, key);
+    int error = ensure_upload(fs, caller, inode, snapshot, key);
 
     if (!error)
         error = send_rest(fs, caller, inode, snapshot);
@@ -303,11 +320,21 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     if (error && inode->upload)
         inode->upload->error = error;
     if (error && error != EINTR)
-        upload_complain(inode, "commit", commit);
+        upload_complain(fs, "commit", commit);
     else if (!error)
         *etag = g_strdup(commit->object.etag);
     if (!error)
         g_clear_pointer(&inode->upload, upload_free);
     pthread_mutex_unlock(&inode->lock);
     return error;
+}
+
+int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                  struct layout *snapshot, const char *key, char **etag)
+{
+    int error = try_finish(fs, caller, inode, snapshot, key, etag);
+
+    if (error == ENOENT) /* the upload is gone: once more from the beginning, if that can be */
+        error = try_finish(fs, caller, inode, snapshot, key, etag);
+    return error == ENOENT ? EIO : error;
 }

@@ -522,3 +522,56 @@ Test(failures, memory_of_a_changed_part_is_not_given_away)
     for (size_t i = 0; i < size; i++)
         cr_assert_eq(data[i], expected[i], "byte %zu", i);
 }
+
+/* Somebody aborts every upload there is, as a lifecycle rule does. */
+static void abort_uploads(void)
+{
+    g_autoptr(StoreCall) list = store_call_new(STORE_UPLOADS, "");
+
+    cr_assert(store_run(below, list, NULL));
+    cr_assert_gt(list->uploads->len, 0);
+    for (guint i = 0; i < list->uploads->len; i++) {
+        const struct store_upload *upload = list->uploads->pdata[i];
+        g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, upload->key);
+
+        call->upload_id = g_strdup(upload->upload_id);
+        cr_assert(store_run(below, call, NULL));
+    }
+}
+Test(failures, a_lost_upload_is_begun_anew)
+{
+    struct stat st;
+    struct fs_file *file;
+    size_t size;
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
+    for (int i = 0; i < 4; i++)
+        put(file, (uint64_t)i * MIB, MIB, 'a' + i); /* less than half of the budget: all is kept */
+    g_usleep(200000);
+    abort_uploads();
+    cr_expect_eq(fs_fsync(fs, &caller, file), 0);
+    g_autofree char *data = in_store("a", &size);
+    cr_assert_eq(size, 4 * MIB);
+    cr_expect_eq(data[4 * MIB - 1], 'd');
+    fs_release(fs, file);
+}
+Test(failures_small, a_lost_upload_with_bytes_of_its_own_holds_nobody_up)
+{
+    struct fs_file *file, *other;
+    struct stat st;
+    g_autoptr(GPtrArray) unsaved = NULL;
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
+    for (int i = 0; i < 40; i++)
+        put(file, (uint64_t)i * MIB, MIB, 'a');
+    abort_uploads();
+    cr_expect_eq(fs_flush(fs, &caller, file), EIO);
+    other = create("other", &st);
+    put(other, 0, 5, 'o');
+    cr_expect_eq(fs_flush(fs, &caller, other), 0, "held up");
+    fs_release(fs, other);
+    cr_expect_eq(fs_drain(fs, 5000, &unsaved), false);
+    cr_assert_not_null(unsaved);
+    cr_expect(unsaved->len == 1 && g_str_equal(unsaved->pdata[0], "a"));
+    cr_expect(fs_is_hopeless(fs));
+    fs_release(fs, file);
+    fs_free(fs);
+}
