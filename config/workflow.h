@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include "config/resources.h"
+
 #include <glib.h>
 #include <stdbool.h>
 
@@ -20,12 +22,22 @@ struct workflow_dep {
 };
 
 struct workflow {
-    char *name, *provider, *help, *working_dir, *python;
-    char **commands;      /* NULL: none */
+    char *name, *provider, *help, *working_dir;
+    char *python;         /* the version that is wanted: "3.11" */
+    char **commands;      /* NULL: none; the same of the lists below */
+    char **setup;         /* commands before an IDE starts */
     char **env;           /* "K=V", or "K" to take over from the environment */
+    char **ports;         /* see port_parse */
+    char **cache;         /* normalised paths, kept between runs of the workflow */
     GPtrArray *artifacts; /* struct workflow_artifact* */
     GPtrArray *deps;      /* struct workflow_dep* */
-    char *place;          /* "FILE:LINE", for messages */
+    struct resources resources;
+
+    /* docker, and version of an IDE */
+    char *image, *home_dir, *version;
+    char **entrypoint;
+    char *registry_username, *registry_password; /* the password: ${{ secrets.NAME }} alone */
+    char *place;                                 /* "FILE:LINE", for messages */
 };
 
 void workflow_free(struct workflow *workflow);

@@ -135,6 +135,23 @@ static bool check_variables(const struct workflow *workflow, char **args, GError
                      workflow->name, *args);
 }
 
+/* What the workflow says of its machine and its provider. */
+static void fill_machine(struct run *run, const struct workflow *workflow)
+{
+    run->working_dir = g_strdup(workflow->working_dir);
+    run->ports = g_strdupv(workflow->ports);
+    run->cache = g_strdupv(workflow->cache);
+    run->python = g_strdup(workflow->python);
+    run->setup = g_strdupv(workflow->setup);
+    run->ide_version = g_strdup(workflow->version);
+    run->image = g_strdup(workflow->image);
+    run->home_dir = g_strdup(workflow->home_dir);
+    run->entrypoint = g_strdupv(workflow->entrypoint);
+    run->registry_username = g_strdup(workflow->registry_username);
+    run->registry_password = g_strdup(workflow->registry_password);
+    resources_copy(&run->resources, &workflow->resources);
+}
+
 static bool fill(struct run *run, const struct submit_request *request, GError **error)
 {
     const struct workflow *workflow = request->workflow;
@@ -142,7 +159,7 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     run->workflow = g_strdup(workflow->name);
     run->provider = g_strdup(workflow->provider);
     run->engine = g_strdup(request->engine);
-    run->working_dir = g_strdup(workflow->working_dir);
+    fill_machine(run, workflow);
     run->commands = g_strdupv(workflow->commands);
     run->args = g_strdupv(request->args);
     run->env = resolve_env(workflow->env, error);
