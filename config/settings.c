@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const remote_keys[] = {"name",    "storage", "endpoint", "region",
-                                          "profile", "engine",  "default",  NULL};
+static const char *const remote_keys[] = {"name",   "storage", "endpoint",     "region",  "profile",
+                                          "engine", "cacert",  "virtual_host", "default", NULL};
 
 struct remote *remote_new(const char *name, const char *storage)
 {
@@ -30,6 +30,7 @@ void remote_free(struct remote *remote)
     g_free(remote->region);
     g_free(remote->profile);
     g_free(remote->engine);
+    g_free(remote->cacert);
     g_free(remote);
 }
 
@@ -54,6 +55,8 @@ static bool read_remote(struct settings *settings, const struct yaml_node *map, 
         !schema_text(file, map, "region", &remote->region, error) ||
         !schema_text(file, map, "profile", &remote->profile, error) ||
         !schema_text(file, map, "engine", &remote->engine, error) ||
+        !schema_text(file, map, "cacert", &remote->cacert, error) ||
+        !schema_bool(file, map, "virtual_host", &remote->virtual_host, error) ||
         !schema_bool(file, map, "default", &remote->is_default, error))
         return false;
     if (!remote->name || !remote->storage)
@@ -130,6 +133,9 @@ bool settings_save(const struct settings *settings, GError **error)
         put_text(out, "region", remote->region);
         put_text(out, "profile", remote->profile);
         put_text(out, "engine", remote->engine);
+        put_text(out, "cacert", remote->cacert);
+        if (remote->virtual_host)
+            g_string_append(out, "    virtual_host: true\n");
         if (remote->is_default)
             g_string_append(out, "    default: true\n");
     }

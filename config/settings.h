@@ -13,6 +13,8 @@ struct remote {
     char *storage;                     /* URL of ROOT */
     char *endpoint, *region, *profile; /* may be NULL */
     char *engine;                      /* "local" */
+    char *cacert;      /* a PEM file to trust instead of the system's; may be NULL */
+    bool virtual_host; /* BUCKET.HOST instead of HOST/BUCKET */
     bool is_default;
     bool is_embedded; /* nobody configured it; never saved */
 };

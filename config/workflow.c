@@ -3,15 +3,11 @@
 #include "config/artifact_path.h"
 #include "config/error.h"
 #include "config/schema.h"
+#include "config/workflow_keys.h"
 #include "config/workflow_values.h"
 
 #include <string.h>
 
-static const char *const providers[] = {"bash", "docker", "code", "lab", "notebook", NULL};
-static const char *const workflow_keys[] = {
-    "name",  "provider",  "help",     "commands",    "env",           "artifacts", "deps",
-    "cache", "resources", "ports",    "working_dir", "python",        "ssh",       "image",
-    "setup", "version",   "home_dir", "entrypoint",  "registry_auth", NULL};
 static const char *const artifact_keys[] = {"path", "mount", NULL};
 static const char *const dep_keys[] = {"workflow", "tag", "run", "mount", NULL};
 
@@ -40,9 +36,19 @@ void workflow_free(struct workflow *workflow)
     g_free(workflow->help);
     g_free(workflow->working_dir);
     g_free(workflow->python);
+    g_free(workflow->image);
+    g_free(workflow->home_dir);
+    g_free(workflow->version);
+    g_free(workflow->registry_username);
+    g_free(workflow->registry_password);
     g_free(workflow->place);
     g_strfreev(workflow->commands);
+    g_strfreev(workflow->setup);
     g_strfreev(workflow->env);
+    g_strfreev(workflow->ports);
+    g_strfreev(workflow->cache);
+    g_strfreev(workflow->entrypoint);
+    resources_clear(&workflow->resources);
     g_ptr_array_unref(workflow->artifacts);
     g_ptr_array_unref(workflow->deps);
     g_free(workflow);
@@ -83,6 +89,15 @@ bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mou
     artifact->mount = mount;
     g_ptr_array_add(workflow->artifacts, artifact);
     return true;
+}
+
+void workflow_add_dep(struct workflow *workflow, const char *of_workflow, const char *tag)
+{
+    struct workflow_dep *dep = g_new0(struct workflow_dep, 1);
+
+    dep->workflow = g_strdup(of_workflow);
+    dep->tag = g_strdup(tag);
+    g_ptr_array_add(workflow->deps, dep);
 }
 
 static bool read_artifact(const char *file, const struct yaml_node *node, struct workflow *workflow,
@@ -145,22 +160,16 @@ static bool read_list(const char *file, const struct yaml_node *map, const char 
     return true;
 }
 
-static bool check_provider(const char *file, const struct yaml_node *map,
-                           const struct workflow *workflow, GError **error)
+/* What its provider cannot do without. */
+static bool check_needs(const char *file, const struct yaml_node *map,
+                        const struct workflow *workflow, GError **error)
 {
-    g_autofree char *known = g_strjoinv(", ", (char **)providers);
-    const struct yaml_node *node = yaml_node_get(map, "provider");
-
-    if (!node)
-        return schema_error(file, map, error, "workflow \"%s\" needs \"provider\" (one of %s)",
-                            workflow->name, known);
-    if (!g_strv_contains(providers, workflow->provider))
-        return schema_error(file, node, error, "unknown provider \"%s\"; there are: %s",
-                            workflow->provider, known);
     if (strcmp(workflow->provider, "bash") == 0 && (!workflow->commands || !*workflow->commands))
         return schema_error(file, map, error,
                             "workflow \"%s\" needs \"commands\" (a list, or a text of lines)",
                             workflow->name);
+    if (strcmp(workflow->provider, "docker") == 0 && !workflow->image)
+        return schema_error(file, map, error, "workflow \"%s\" needs \"image\"", workflow->name);
     return true;
 }
 
@@ -193,18 +202,13 @@ static bool read_workflow(const char *file, const struct yaml_node *map, GPtrArr
         return false;
     what = workflow->name ? g_strdup_printf("workflow \"%s\"", workflow->name)
                           : g_strdup("a workflow");
-    if (!schema_check_keys(file, map, workflow_keys, what, error) ||
-        !check_name(file, map, workflow, error) ||
+    if (!check_name(file, map, workflow, error) || !workflow_check_keys(file, map, what, error) ||
         !schema_text(file, map, "provider", &workflow->provider, error) ||
         !schema_text(file, map, "help", &workflow->help, error) ||
-        !schema_text(file, map, "working_dir", &workflow->working_dir, error) ||
-        !schema_text(file, map, "python", &workflow->python, error) ||
-        !workflow_check_values(file, map, error) ||
-        !schema_texts(file, map, "commands", true, &workflow->commands, error) ||
-        !schema_texts(file, map, "env", false, &workflow->env, error) ||
+        !workflow_read_values(file, map, workflow, error) ||
         !read_list(file, map, "artifacts", read_artifact, workflow, error) ||
         !read_list(file, map, "deps", read_dep, workflow, error) ||
-        !check_provider(file, map, workflow, error))
+        !check_needs(file, map, workflow, error))
         return false;
     for (guint i = 0; i < list->len; i++) {
         const struct workflow *other = list->pdata[i];

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include "config/resources.h"
+
 #include <glib.h>
 #include <stdbool.h>
 
@@ -20,12 +22,22 @@ struct workflow_dep {
 };
 
 struct workflow {
-    char *name, *provider, *help, *working_dir, *python;
-    char **commands;      /* NULL: none */
+    char *name, *provider, *help, *working_dir;
+    char *python;         /* the version that is wanted: "3.11" */
+    char **commands;      /* NULL: none; the same of the lists below */
+    char **setup;         /* commands before an IDE starts */
     char **env;           /* "K=V", or "K" to take over from the environment */
+    char **ports;         /* see port_parse */
+    char **cache;         /* normalised paths, kept between runs of the workflow */
     GPtrArray *artifacts; /* struct workflow_artifact* */
     GPtrArray *deps;      /* struct workflow_dep* */
-    char *place;          /* "FILE:LINE", for messages */
+    struct resources resources;
+
+    /* docker, and version of an IDE */
+    char *image, *home_dir, *version;
+    char **entrypoint;
+    char *registry_username, *registry_password; /* the password: ${{ secrets.NAME }} alone */
+    char *place;                                 /* "FILE:LINE", for messages */
 };
 
 void workflow_free(struct workflow *workflow);
@@ -39,6 +51,17 @@ struct workflow *workflow_new(const char *name, const char *provider);
  * another's are (PLACE begins the message). */
 bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
                            const char *place, GError **error);
+
+/* One of these is NULL. */
+void workflow_add_dep(struct workflow *workflow, const char *of_workflow, const char *tag);
+
+/* Values from elsewhere than a file, over those there are: EINVAL, "PLACE: …". KEY is that of
+ * resources; gpu's are gpu, gpu_name, gpu_memory. */
+bool workflow_set_resource(struct workflow *workflow, const char *key, const char *text,
+                           const char *place, GError **error);
+bool workflow_set_ports(struct workflow *workflow, char **ports, const char *place, GError **error);
+bool workflow_set_working_dir(struct workflow *workflow, const char *path, const char *place,
+                              GError **error);
 
 /* All workflows of one file's text, appended to LIST (struct workflow*). */
 bool workflows_parse(const char *name, const char *text, size_t size, GPtrArray *list,

@@ -22,6 +22,7 @@ struct job {
     struct job_watch watch;
     struct log_writer *log;
     struct mounts *mounts;
+    struct launch launch;
     struct job_end end;
     int signals;
     bool keep_work_dir; /* it holds what could not be saved */
@@ -134,7 +135,8 @@ static bool prepare(struct job *job, GError **error)
     const struct run *run = job->run;
 
     job->log = log_writer_open(job->root, run->repo, run->name, error);
-    if (!job->log || !job_files_fetch(job->root, run, &job->watch.stop, error))
+    if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
+        !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     return job->mounts != NULL;
@@ -154,7 +156,7 @@ static void run_commands(struct job *job)
     }
     if (!move(job, RUN_RUNNING, NULL))
         return;
-    if (!job_commands_run(job->run, &job->watch, job->log, job->mounts, job->signals, note_wish,
+    if (!job_commands_run(&job->launch, &job->watch, job->log, job->mounts, job->signals, note_wish,
                           job, &job->end, &error))
         fail(job, error);
 }
@@ -245,6 +247,7 @@ static bool run_taken(struct job *job, GError **error)
     close_log(job);
     conclude(job);
     job_watch_stop(&job->watch);
+    launch_clear(&job->launch);
     if (!job->taken)
         remove_signs(job);
     return true;

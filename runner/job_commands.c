@@ -27,6 +27,7 @@ struct loop {
     const struct run *run;
     struct job_watch *watch;
     struct log_writer *log;
+    struct launch *launch;
     struct mounts *mounts;
     job_stopping *stopping;
     void *user;
@@ -38,6 +39,23 @@ struct loop {
     int64_t kill_us; /* 0: not ending */
 };
 
+/* To the log, but for secrets. SIZE 0: the end. */
+static void add_output(struct loop *loop, const char *data, size_t size)
+{
+    g_autoptr(GByteArray) shown = NULL;
+
+    if (!loop->launch->mask) {
+        log_writer_add(loop->log, data, size);
+        return;
+    }
+    shown = g_byte_array_new();
+    if (size)
+        mask_add(loop->launch->mask, data, size, shown);
+    else
+        mask_end(loop->launch->mask, shown);
+    log_writer_add(loop->log, (const char *)shown->data, shown->len);
+}
+
 /* False at the end of the output. */
 static bool read_output(struct loop *loop)
 {
@@ -45,7 +63,7 @@ static bool read_output(struct loop *loop)
     ssize_t got = TEMP_FAILURE_RETRY(read(loop->output, block, sizeof block));
 
     if (got > 0)
-        log_writer_add(loop->log, block, (size_t)got);
+        add_output(loop, block, (size_t)got);
     return got > 0 || (got < 0 && errno == EAGAIN);
 }
 
@@ -162,16 +180,16 @@ static void read_rest(struct loop *loop)
         if (!read_output(loop))
             break;
     fd_close(&loop->output);
+    add_output(loop, "", 0);
 }
 
 static bool start(struct loop *loop, GError **error)
 {
     const struct provider *provider = provider_find(loop->run->provider, error);
-    g_auto(GStrv) argv = provider ? provider->prepare(loop->run, error) : NULL;
-    g_auto(GStrv) env = provider_environment(loop->run);
+    g_auto(GStrv) argv = provider ? provider->prepare(loop->launch, error) : NULL;
     g_autofree char *cwd = work_dir_commands(loop->run);
     struct process_options options = {
-        .argv = argv, .env = env, .cwd = cwd, .parent_death = SIGKILL};
+        .argv = argv, .env = loop->launch->env, .cwd = cwd, .parent_death = SIGKILL};
     g_auto(fd_t) writing = -1;
     int pipes[2];
 
@@ -189,11 +207,12 @@ static bool start(struct loop *loop, GError **error)
     return false;
 }
 
-bool job_commands_run(const struct run *run, struct job_watch *watch, struct log_writer *log,
+bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,
                       struct mounts *mounts, int signals, job_stopping *stopping, void *user,
                       struct job_end *end, GError **error)
 {
-    struct loop loop = {.run = run,
+    struct loop loop = {.run = launch->run,
+                        .launch = launch,
                         .watch = watch,
                         .log = log,
                         .mounts = mounts,
@@ -207,6 +226,7 @@ bool job_commands_run(const struct run *run, struct job_watch *watch, struct log
         return false;
     wait_for_end(&loop);
     end_leftovers(&loop);
+    provider_find(loop.run->provider, NULL)->clean(loop.run);
     read_rest(&loop);
     end->exit_code = process_exit_code(loop.wait_status);
     if (!end->reason && end->wish == STOP_NONE && loop.wait_status != 0)

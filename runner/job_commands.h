@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runner/job_watch.h"
+#include "runner/launch.h"
 #include "runner/logs.h"
 #include "runner/mounts.h"
 
@@ -14,6 +15,6 @@ struct job_end {
 /* Blocks. SIGNALS is a signalfd for SIGCHLD, SIGTERM and SIGINT. STOPPING is called once, before
  * the first signal, when a wish ends the commands. False only when they could not be started. */
 typedef void job_stopping(enum stop_wish wish, void *user);
-bool job_commands_run(const struct run *run, struct job_watch *watch, struct log_writer *log,
+bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,
                       struct mounts *mounts, int signals, job_stopping *stopping, void *user,
                       struct job_end *end, GError **error);

@@ -3,6 +3,7 @@
 #include "config/log.h"
 #include "runner/engine.h"
 #include "runner/machine.h"
+#include "runner/provider.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include <signal.h>
@@ -78,6 +79,7 @@ static void clean_unowned(const struct run *run)
 
 void run_clean_remains(const struct run *run)
 {
+    const struct provider *provider = provider_find(run->provider, NULL);
     g_autofree char *machine = machine_id();
     g_autoptr(GError) error = NULL;
 
@@ -88,6 +90,8 @@ void run_clean_remains(const struct run *run)
     if (g_strcmp0(run->owner.machine, machine) != 0)
         return;
     processes_end(JOB_VARIABLE, run->id, SIGKILL, KILL_MS);
+    if (provider)
+        provider->clean(run);
     if (!processes_end(MOUNT_VARIABLE, run->id, SIGTERM, MOUNT_SAVE_MS)) {
         log_warning("%s: a mount did not end in %d s and is killed", run->name,
                     MOUNT_SAVE_MS / 1000);

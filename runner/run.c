@@ -51,6 +51,17 @@ void run_free(struct run *run)
     g_strfreev(run->commands);
     g_strfreev(run->args);
     g_strfreev(run->env);
+    g_strfreev(run->ports);
+    g_strfreev(run->cache);
+    g_free(run->python);
+    g_strfreev(run->setup);
+    g_free(run->ide_version);
+    resources_clear(&run->resources);
+    g_free(run->image);
+    g_free(run->home_dir);
+    g_strfreev(run->entrypoint);
+    g_free(run->registry_username);
+    g_free(run->registry_password);
     g_ptr_array_unref(run->artifacts);
     g_ptr_array_unref(run->deps);
     g_free(run->id);

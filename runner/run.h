@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "config/resources.h"
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,11 +64,23 @@ struct run {
     /* spec */
     char *repo, *name;
     char *workflow, *provider, *engine;
-    char *code_sha256;    /* code/SHA256.tar.zst; NULL: no code */
-    char *working_dir;    /* below the code; NULL: its top */
-    char **commands;      /* as written: their variables are replaced where they run */
-    char **args;          /* what ${{ run.args }} stands for */
-    char **env;           /* NAME=VALUE; NAME alone: its value where the runner is */
+    char *code_sha256; /* code/SHA256.tar.zst; NULL: no code */
+    char *working_dir; /* below the code; NULL: its top */
+    char **commands;   /* as written: their variables are replaced where they run */
+    char **args;       /* what ${{ run.args }} stands for */
+    char **env;        /* NAME=VALUE; NAME alone: its value where the runner is */
+    char **ports;      /* see port_parse */
+    char **cache;      /* normalised paths, kept between runs of the workflow */
+    char *python;      /* the version that is wanted; NULL: any */
+    char **setup;      /* commands before an IDE starts */
+    char *ide_version; /* NULL: any */
+    struct resources resources;
+
+    /* docker */
+    char *image, *home_dir;
+    char **entrypoint;                           /* none: the image's */
+    char *registry_username, *registry_password; /* the password: ${{ secrets.NAME }}, never more */
+
     GPtrArray *artifacts; /* struct run_artifact* */
     GPtrArray *deps;      /* struct run_dep* */
     unsigned grace_s;     /* between SIGTERM and SIGKILL */

@@ -4,8 +4,10 @@
 #include "config/workflow.h"
 #include "config/workflow_values.h"
 #include "runner/code.h"
+#include "runner/machine_has.h"
 #include "runner/provider.h"
 #include "runner/run_store.h"
+#include "runner/secrets.h"
 #include "runner/variables.h"
 #include "storage/remote.h"
 #include <string.h>
@@ -107,32 +109,115 @@ static char **resolve_env(char **env, GError **error)
                       *at);
             return NULL;
         }
-        g_ptr_array_add(resolved, strchr(*at, '=') || env_is_credential(*at)
-                                      ? g_strdup(*at)
-                                      : g_strdup_printf("%s=%s", *at, value));
+        if (strchr(*at, '=') || env_is_credential(*at)) {
+            g_ptr_array_add(resolved, g_strdup(*at));
+        } else {
+            g_autofree char *plain = variables_escape(value);
+
+            g_ptr_array_add(resolved, g_strdup_printf("%s=%s", *at, plain));
+        }
     }
     g_ptr_array_add(resolved, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&resolved), FALSE);
 }
 
-/* Arguments that no command takes are more likely a mistyped option. */
-static bool check_variables(const struct workflow *workflow, char **args, GError **error)
+/* The variables of TEXTS (may be NULL), as they will be replaced. */
+static bool look_at(struct variables *v, char **texts, bool shell, GError **error)
 {
-    bool uses_args = false;
+    for (char **at = texts; at && *at; at++) {
+        g_autofree char *text =
+            shell ? variables_for_shell(v, *at, error) : variables_for_value(v, *at, error);
 
-    for (char **at = workflow->commands; at && *at; at++) {
-        g_autofree char *command = variables_replace(*at, "", args, &uses_args, error);
-
-        if (!command) {
-            g_prefix_error(error, "workflow %s: ", workflow->name);
+        if (!text)
             return false;
-        }
     }
-    return !args || !*args || uses_args ||
+    return true;
+}
+
+/* Every secret that is named is there, and no variable of env hides it. */
+static bool check_secrets(struct store *root, const char *repo, const struct workflow *workflow,
+                          const GPtrArray *used, GError **error)
+{
+    g_autoptr(GPtrArray) names = used->len ? secrets_list(root, repo, error) : NULL;
+
+    for (guint i = 0; names && i < used->len; i++) {
+        const char *name = used->pdata[i];
+
+        if (!g_ptr_array_find_with_equal_func(names, name, g_str_equal, NULL))
+            return error_set(error, ENOENT, "there is no secret %s in %s: dstack secrets add %s",
+                             name, store_url(root), name);
+        for (char **env = workflow->env; env && *env; env++)
+            if (strcspn(*env, "=") == strlen(name) && g_str_has_prefix(*env, name))
+                return error_set(error, EINVAL, "env %s hides the secret %s: call it otherwise",
+                                 name, name);
+    }
+    return names || !used->len;
+}
+
+static bool look_at_all(struct variables *v, const struct workflow *workflow, GError **error)
+{
+    char *values[] = {workflow->image ? workflow->image : "",
+                      workflow->registry_username ? workflow->registry_username : "",
+                      workflow->registry_password ? workflow->registry_password : "", NULL};
+
+    return look_at(v, workflow->commands, true, error) &&
+           look_at(v, workflow->setup, true, error) && look_at(v, workflow->env, false, error) &&
+           look_at(v, values, false, error);
+}
+
+/* Arguments that no command takes are more likely a mistyped option. */
+static bool check_variables(const struct submit_request *request, GError **error)
+{
+    const struct workflow *workflow = request->workflow;
+    g_autoptr(GPtrArray) used = g_ptr_array_new_with_free_func(g_free);
+    struct variables v = {.run_name = "", .args = request->args, .used = used};
+    bool image_takes_them =
+        workflow->image && !workflow->commands && !workflow->entrypoint; /* as its own arguments */
+
+    if (!look_at_all(&v, workflow, error) ||
+        !check_secrets(request->root, request->repo, workflow, used, error)) {
+        g_prefix_error(error, "workflow %s: ", workflow->name);
+        return false;
+    }
+    return !request->args || !*request->args || v.uses_args || image_takes_them ||
            error_set(error, EINVAL,
                      "workflow %s takes no arguments (\"%s\" was given): none of its commands has "
                      "${{ run.args }}",
-                     workflow->name, *args);
+                     workflow->name, *request->args);
+}
+
+/* Before anything starts: the local engine's machine is this one. */
+static bool check_machine(const struct run *run, GError **error)
+{
+    const struct provider *provider = provider_find(run->provider, error);
+
+    if (!provider || !engine_find(run->engine ? run->engine : "local", error))
+        return false;
+    if (run->engine && strcmp(run->engine, "local") != 0)
+        return true;
+    if (!machine_has(&run->resources, provider->has_own_ports, error) ||
+        !provider->check(run, error) || !launch_check_ports(run, error)) {
+        g_prefix_error(error, "workflow %s: ", run->workflow);
+        return false;
+    }
+    return true;
+}
+
+/* What the workflow says of its machine and its provider. */
+static void fill_machine(struct run *run, const struct workflow *workflow)
+{
+    run->working_dir = g_strdup(workflow->working_dir);
+    run->ports = g_strdupv(workflow->ports);
+    run->cache = g_strdupv(workflow->cache);
+    run->python = g_strdup(workflow->python);
+    run->setup = g_strdupv(workflow->setup);
+    run->ide_version = g_strdup(workflow->version);
+    run->image = g_strdup(workflow->image);
+    run->home_dir = g_strdup(workflow->home_dir);
+    run->entrypoint = g_strdupv(workflow->entrypoint);
+    run->registry_username = g_strdup(workflow->registry_username);
+    run->registry_password = g_strdup(workflow->registry_password);
+    resources_copy(&run->resources, &workflow->resources);
 }
 
 static bool fill(struct run *run, const struct submit_request *request, GError **error)
@@ -142,7 +227,7 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     run->workflow = g_strdup(workflow->name);
     run->provider = g_strdup(workflow->provider);
     run->engine = g_strdup(request->engine);
-    run->working_dir = g_strdup(workflow->working_dir);
+    fill_machine(run, workflow);
     run->commands = g_strdupv(workflow->commands);
     run->args = g_strdupv(request->args);
     run->env = resolve_env(workflow->env, error);
@@ -163,9 +248,8 @@ struct run *submit_prepare(const struct submit_request *request, GError **error)
 {
     g_autoptr(Run) run = run_new(request->repo, NULL);
 
-    if (!check_variables(request->workflow, request->args, error) || !fill(run, request, error) ||
-        !run_store_check(run, error) || !provider_find(run->provider, error) ||
-        !engine_find(run->engine ? run->engine : "local", error) ||
+    if (!check_variables(request, error) || !fill(run, request, error) ||
+        !run_store_check(run, error) || !check_machine(run, error) ||
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&

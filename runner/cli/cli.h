@@ -19,7 +19,7 @@ struct command {
 };
 
 extern const struct command cmd_config, cmd_logs, cmd_ls, cmd_ps, cmd_pull, cmd_push, cmd_rm,
-    cmd_run, cmd_stop, cmd_tags;
+    cmd_run, cmd_secrets, cmd_stop, cmd_tags;
 
 /* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
  * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */

@@ -51,8 +51,8 @@ static bool check_name(const char *name, GError **error)
 static int run(const struct command *command, int argc, char **argv)
 {
     g_autofree char *storage = NULL, *endpoint = NULL, *region = NULL, *profile = NULL,
-                    *name = NULL, *engine = NULL;
-    gboolean is_default = FALSE;
+                    *name = NULL, *engine = NULL, *cacert = NULL;
+    gboolean is_default = FALSE, virtual_host = FALSE;
     const GOptionEntry entries[] = {
         {"storage", 0, 0, G_OPTION_ARG_FILENAME, &storage, "s3://BUCKET[/PREFIX] or file:///DIR",
          "URL"},
@@ -60,6 +60,10 @@ static int run(const struct command *command, int argc, char **argv)
          "URL"},
         {"region", 0, 0, G_OPTION_ARG_STRING, &region, "The bucket's region", "REGION"},
         {"profile", 0, 0, G_OPTION_ARG_STRING, &profile, "Profile in ~/.aws/credentials", "NAME"},
+        {"cacert", 0, 0, G_OPTION_ARG_FILENAME, &cacert,
+         "Certificates to trust instead of the system's (PEM)", "FILE"},
+        {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &virtual_host,
+         "Address buckets as BUCKET.HOST, not HOST/BUCKET", NULL},
         {"name", 0, 0, G_OPTION_ARG_STRING, &name, "What to call the remote (default)", "NAME"},
         {"default", 0, 0, G_OPTION_ARG_NONE, &is_default, "Make it the default remote", NULL},
         {"engine", 0, 0, G_OPTION_ARG_STRING, &engine, "What runs jobs there (local)", "ENGINE"},
@@ -89,6 +93,8 @@ static int run(const struct command *command, int argc, char **argv)
     remote->endpoint = g_steal_pointer(&endpoint);
     remote->region = g_steal_pointer(&region);
     remote->profile = g_steal_pointer(&profile);
+    remote->cacert = cacert ? g_canonicalize_filename(cacert, NULL) : NULL;
+    remote->virtual_host = virtual_host;
     remote->is_default = is_default;
     if (engine) {
         g_free(remote->engine);

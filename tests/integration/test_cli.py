@@ -217,8 +217,8 @@ def test_a_wrong_workflow_is_one_line_with_its_place(world, text, place, parts):
 
 def test_values_that_are_right_are_taken(world):
     world.write(workflow("""env: [A=b=c, HOME]
-    resources: {cpu: 4, memory: 16GB, shm_size: 64MB, interruptible: true, gpu: {name: A100, count: 2, memory: 40GB}}
-    ports: [8080, "80:8080"]
+    resources: {cpu: 1, memory: 16MB, shm_size: 1MB, interruptible: true, local: true}
+    ports: [29871, "80:29872"]
     cache: [~/.cache/pip, {path: data}]
     ssh: false
     working_dir: sub/dir

@@ -134,6 +134,8 @@ Test(settings, come_back_as_saved)
     bool embedded;
 
     remote->endpoint = g_strdup("http://127.0.0.1:1");
+    remote->cacert = g_strdup("/etc/it's.pem");
+    remote->virtual_host = true;
     cr_assert(settings_load(&settings, &error));
     settings_put(&settings, remote);
     cr_assert(settings_save(&settings, &error), "%s", error ? error->message : "");
@@ -143,6 +145,8 @@ Test(settings, come_back_as_saved)
     cr_assert_not(embedded);
     cr_assert_str_eq(remote->storage, "s3://bucket/a: \"b\"");
     cr_assert_str_eq(remote->endpoint, "http://127.0.0.1:1");
+    cr_assert_str_eq(remote->cacert, "/etc/it's.pem");
+    cr_assert(remote->virtual_host);
     cr_assert_null(settings_remote(&back, "two", &embedded, &error));
     cr_assert_not_null(error);
     settings_clear(&settings);

@@ -59,6 +59,54 @@ Test(workflow, takes_every_part)
     cr_assert_str_eq(((struct workflow_dep *)workflow->deps->pdata[0])->tag, "best");
 }
 
+Test(workflow, takes_what_it_wants_of_its_machine)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) list = parse(
+        "workflows:\n"
+        "  - name: d\n    provider: docker\n    image: a/b:1\n    entrypoint: bash -c 'a b'\n"
+        "    registry_auth: {username: me, password: '${{ secrets.T }}'}\n"
+        "    home_dir: /home/me\n    ports: [80, '3000:8080']\n    cache: [./c/, path: ~/d]\n"
+        "    resources: {cpu: 2, memory: 1GB, shm_size: 2MB, interruptible: true, remote: true,\n"
+        "                gpu: {name: A100, count: 4, memory: 40GB}}\n"
+        "  - name: l\n    provider: lab\n    setup: [a, b]\n    version: 3.6\n    ports: 2\n"
+        "    python: 3.11\n    resources: {gpu: 1}\n"
+        "  - name: p\n    provider: notebook\n    ports: 8080\n",
+        &error);
+    const struct workflow *docker, *lab;
+
+    cr_assert_not_null(list, "%s", error ? error->message : "");
+    docker = list->pdata[0];
+    cr_assert_str_eq(docker->entrypoint[2], "a b");
+    cr_assert_str_eq(docker->registry_password, "${{ secrets.T }}");
+    cr_assert_str_eq(docker->ports[1], "3000:8080");
+    cr_assert_str_eq(docker->cache[0], "c");
+    cr_assert_str_eq(docker->cache[1], "~/d");
+    cr_assert_eq(docker->resources.cpu, 2);
+    cr_assert_eq(docker->resources.memory_bytes, 1ULL << 30);
+    cr_assert_eq(docker->resources.shm_bytes, 2ULL << 20);
+    cr_assert(docker->resources.interruptible && docker->resources.remote);
+    cr_assert_eq(docker->resources.gpu, 4);
+    cr_assert_str_eq(docker->resources.gpu_name, "A100");
+    lab = list->pdata[1];
+    cr_assert_str_eq(lab->setup[1], "b");
+    cr_assert_str_eq(lab->version, "3.6");
+    cr_assert_eq(g_strv_length(lab->ports), 2);
+    cr_assert_str_eq(lab->ports[1], "0");
+    cr_assert_eq(lab->resources.gpu, 1);
+    cr_assert_str_eq(((struct workflow *)list->pdata[2])->ports[0], "8080");
+}
+
+Test(workflow, knows_which_keys_are_whose)
+{
+    refuses(BEGIN "    commands: [x]\n    image: y\n", "w.yaml:5:5: ", "provider docker");
+    refuses(BEGIN "    commands: [x]\n    setup: y\n", "w.yaml:5:5: ", "code, lab, notebook");
+    refuses("workflows:\n  - name: a\n    provider: lab\n    commands: [x]\n",
+            "w.yaml:4:5: ", "bash, docker");
+    refuses("workflows:\n  - name: a\n    provider: docker\n", "w.yaml:2:5: ", "image");
+    refuses("workflows:\n  - name: a\n    provider: [bash]\n", "w.yaml:3:15: ", "a list");
+}
+
 Test(workflow, says_where_and_what_was_expected)
 {
     refuses(BEGIN "    comands: [x]\n", "w.yaml:4:5: ", "commands");
@@ -131,11 +179,34 @@ Test(workflow, checks_the_values_of_what_it_wants)
         {"ports: ['1:2:3']", "w.yaml:5:13: ", "PORT:LOCAL"},
         {"cache: x", "w.yaml:5:12: ", "must be a list"},
         {"cache: [~]", "w.yaml:5:13: ", "path"},
-        {"registry_auth: {username: [x]}", "w.yaml:5:31: ", "text"},
+        {"ports: [80, '80:90']", "w.yaml:5:17: ", "clash"},
+        {"ports: [80, '81:80']", "w.yaml:5:17: ", "clash"},
+        {"python: three", "w.yaml:5:13: ", "3.11"},
+        {"resources: {local: true, remote: true}", "w.yaml:5:16: ", "exclude"},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
         g_autofree char *text = g_strdup_printf(BEGIN "    commands: [x]\n    %s\n", wrong[i].line);
+
+        refuses(text, wrong[i].place, wrong[i].part);
+    }
+}
+
+Test(workflow, checks_the_values_of_docker)
+{
+    static const struct {
+        const char *line, *place, *part;
+    } wrong[] = {
+        {"registry_auth: {username: [x]}", "w.yaml:5:31: ", "text"},
+        {"registry_auth: {username: x}", "w.yaml:5:20: ", "password"},
+        {"registry_auth: {username: x, password: hunter2}", "w.yaml:5:44: ", "secrets add"},
+        {"entrypoint: a 'b", "w.yaml:5:17: ", "entrypoint"},
+        {"home_dir: x", "w.yaml:5:15: ", "absolute"},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autofree char *text = g_strdup_printf(
+            "workflows:\n  - name: a\n    provider: docker\n    image: x\n    %s\n", wrong[i].line);
 
         refuses(text, wrong[i].place, wrong[i].part);
     }

@@ -15,6 +15,24 @@ static struct run *example(void)
     run->env = g_strsplit("A=1|B=x=y", "|", -1);
     run_add_artifact(run, "output", true);
     run_add_dep(run, NULL, "calm-owl-2", "data", false);
+    run->ports = g_strsplit("8080|3000:80|0", "|", -1);
+    run->cache = g_strsplit("~/.cache/pip|data", "|", -1);
+    run->python = g_strdup("3.11");
+    run->setup = g_strsplit("pip install x|true", "|", -1);
+    run->ide_version = g_strdup("1.2");
+    run->image = g_strdup("ghcr.io/a/b:1");
+    run->home_dir = g_strdup("/home/me");
+    run->entrypoint = g_strsplit("bash|-c", "|", -1);
+    run->registry_username = g_strdup("me");
+    run->registry_password = g_strdup("${{ secrets.TOKEN }}");
+    run->resources = (struct resources){.cpu = 4,
+                                        .gpu = 2,
+                                        .gpu_name = g_strdup("A100"),
+                                        .memory_bytes = 16ULL << 30,
+                                        .gpu_memory_bytes = 40ULL << 30,
+                                        .shm_bytes = 8ULL << 30,
+                                        .interruptible = true,
+                                        .remote = true};
     run->owner.host = g_strdup("here");
     run->owner.machine = g_strdup("boot/1");
     run->owner.pid = 17;
@@ -44,6 +62,40 @@ Test(run, comes_back_as_it_was)
     cr_assert_str_eq(((struct run_dep *)back->deps->pdata[0])->run, "calm-owl-2");
 }
 
+Test(run, keeps_all_that_a_workflow_may_say)
+{
+    g_autoptr(Run) run = example();
+    g_autoptr(Run) back = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL, *again = NULL;
+    size_t size;
+
+    text = run_format(run, &size);
+    back = run_parse("demo", "grumpy-zebra-1", text, size, &error);
+    cr_assert_not_null(back, "%s", error ? error->message : "");
+    cr_assert_str_eq(back->ports[1], "3000:80");
+    cr_assert_str_eq(back->entrypoint[1], "-c");
+    cr_assert_str_eq(back->registry_password, "${{ secrets.TOKEN }}");
+    cr_assert_eq(back->resources.gpu_memory_bytes, 40ULL << 30);
+    cr_assert(back->resources.interruptible && back->resources.remote && !back->resources.local);
+    again = run_format(back, NULL);
+    cr_assert_str_eq(again, text);
+}
+
+Test(run, a_document_from_before_still_parses)
+{
+    static const char old[] =
+        "{\"version\":1,\"repo\":\"demo\",\"name\":\"a-1\",\"spec\":{\"provider\":\"bash\"},"
+        "\"state\":{\"id\":\"ab-1\",\"status\":\"done\"}}";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Run) run = run_parse("demo", "a-1", old, strlen(old), &error);
+
+    cr_assert_not_null(run, "%s", error ? error->message : "");
+    cr_assert_null(run->ports[0]);
+    cr_assert_null(run->python);
+    cr_assert_not(resources_asked(&run->resources));
+}
+
 /* FROM becomes TO in an otherwise good document: refused with CODE. */
 static void expect_refused(const char *from, const char *to, int code)
 {
@@ -71,6 +123,11 @@ Test(run, refuses_what_is_foreign)
     expect_refused("\"attempt\": 1", "\"attempt\": -1", EINVAL);
     expect_refused("\"A=1\"", "\"=1\"", EINVAL);
     expect_refused("\"run\": \"calm-owl-2\"", "\"run\": \"../x\"", EINVAL);
+    expect_refused("\"3000:80\"", "\"3000:99999\"", EINVAL);
+    expect_refused("\"~/.cache/pip\"", "\"../.cache/pip\"", EINVAL);
+    expect_refused("\"${{ secrets.TOKEN }}\"", "\"hunter2\"", EINVAL);
+    expect_refused("\"cpu\": 4", "\"cpu\": -4", EINVAL);
+    expect_refused("\"3.11\"", "\"3.11; rm\"", EINVAL);
     expect_refused("{", "[", EINVAL);
 }
 
