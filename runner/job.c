@@ -166,17 +166,18 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
     g_autoptr(GError) unkept = NULL;
+    const struct transfer_options options = {.stop = &job->watch.abort};
 
     if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
         fail(job, unmounted);
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
+    if (job_files_save(job->root, job->run, &options, &unsaved) ||
         job_watch_wish(&job->watch) == STOP_ABORT)
         return;
     g_free(job->end.reason);
-    job->end.reason =
-        g_strdup_printf("%s; it is kept in %s", unsaved->message, job->run->owner.work_dir);
+    job->end.reason = g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
+                                      unsaved->message, job->run->name, job->run->owner.work_dir);
     log_error("%s", job->end.reason);
     job->keep_work_dir = true;
     if (!work_dir_keep(job->run, &unkept))

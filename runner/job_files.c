@@ -16,14 +16,31 @@ static bool make_directory(const char *path, const char *artifact, GError **erro
     return true;
 }
 
-/* Where prefixes are real directories, a mount finds its own only if somebody makes it. */
+/* Where prefixes are real directories, a mount finds its own only if somebody makes it; and an
+ * artifact without files is there only if something says so. */
 static bool make_prefix(struct store *root, const struct run *run, const char *artifact,
                         GError **error)
 {
     g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
 
-    return store_caps(root)->has_prefix_and_key ||
-           store_write(root, prefix, "", 0, NULL, NULL, error);
+    return store_write(root, prefix, "", 0, NULL, NULL, error);
+}
+
+static bool note_one(const struct store_object *object, void *user, GError **error)
+{
+    *(bool *)user = true;
+    return false;
+}
+
+/* An artifact without files may be a dep; one that is not there (any more) may not. */
+static bool check_there(struct store *root, const char *prefix, const struct run_dep *dep,
+                        GError **error)
+{
+    bool found = false;
+
+    return store_list(root, prefix, false, note_one, &found, error) &&
+           (found || error_set(error, ENOENT, "dep %s: run %s has no such artifact (any more)",
+                               dep->path, dep->run));
 }
 
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
@@ -37,12 +54,13 @@ static bool fetch_dep(struct store *root, const struct run *run, const struct ru
 
     if (!make_directory(path, dep->path, error))
         return false;
+    if (dep->mount)
+        return check_there(root, prefix, dep, error);
     if (!transfer_download(root, prefix, path, &options, &result, error)) {
         g_prefix_error(error, "dep %s of %s: ", dep->path, dep->run);
         return false;
     }
-    return result.files > 0 ||
-           error_set(error, ENOENT, "dep %s: run %s has no such artifact", dep->path, dep->run);
+    return result.files > 0 || check_there(root, prefix, dep, error);
 }
 
 bool job_files_fetch(struct store *root, const struct run *run, const int *stop, GError **error)
@@ -63,24 +81,28 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
         g_autofree char *path = work_dir_path(run, artifact->path);
 
         if (!make_directory(path, artifact->path, error) ||
-            (artifact->mount && !make_prefix(root, run, artifact->path, error)))
+            (artifact->mount && !store_caps(root)->has_prefix_and_key &&
+             !make_prefix(root, run, artifact->path, error)))
             return false;
     }
     return true;
 }
 
-bool job_files_save(struct store *root, const struct run *run, const int *stop, GError **error)
+bool job_files_save(struct store *root, const struct run *run,
+                    const struct transfer_options *options, GError **error)
 {
-    struct transfer_options options = {.stop = stop};
     bool fine = true;
 
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
         g_autofree char *path = work_dir_path(run, artifact->path);
+        struct transfer_result result = {0};
         g_autoptr(GError) failed = NULL;
 
-        if (artifact->mount || transfer_upload(path, root, prefix, &options, NULL, &failed))
+        if (artifact->mount || (transfer_upload(path, root, prefix, options, &result, &failed) &&
+                                (result.files + result.skipped > 0 ||
+                                 make_prefix(root, run, artifact->path, &failed))))
             continue;
         if (fine)
             error_set(error, error_errno(failed), "artifact %s was not saved: %s", artifact->path,
