@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop, &cmd_ls,
+    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop, &cmd_ls,     &cmd_cp,
     &cmd_tags, &cmd_push, &cmd_pull, &cmd_rm,   &cmd_config,
 };
 
