@@ -93,6 +93,7 @@ bool log_reader_init(struct log_reader *reader, struct store *root, const char *
     reader->repo = g_strdup(repo);
     reader->run = g_strdup(run);
     reader->next = since.next;
+    reader->inside = since.next > 0;
     reader->pause_ms = PAUSE_MIN_MS;
     return true;
 }
@@ -102,6 +103,27 @@ void log_reader_clear(struct log_reader *reader)
     g_clear_pointer(&reader->root, store_unref);
     g_clear_pointer(&reader->repo, g_free);
     g_clear_pointer(&reader->run, g_free);
+}
+
+/* The end of the segment before, if it is the beginning of a line. */
+static bool read_beginning(struct log_reader *reader, const char *prefix, log_each *each,
+                           void *user, GError **error)
+{
+    g_autofree char *key = log_segment_key(prefix, reader->next - 1), *data = NULL;
+    g_autoptr(GError) why = NULL;
+    const char *newline;
+    size_t size, begin;
+
+    reader->inside = false;
+    if (!store_read(reader->root, key, SEGMENT_LIMIT, &data, &size, NULL, &why)) {
+        if (error_is(why, ENOENT))
+            return true;
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    newline = memrchr(data, '\n', size);
+    begin = newline ? (size_t)(newline - data) + 1 : 0;
+    return begin == size || each(data + begin, size - begin, user, error);
 }
 
 bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsigned *count,
@@ -129,6 +151,8 @@ bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsi
             g_propagate_error(error, g_steal_pointer(&missing));
             return false;
         }
+        if (reader->inside && !read_beginning(reader, prefix, each, user, error))
+            return false;
         reader->next++;
         if (!each(data, size, user, error))
             return false;

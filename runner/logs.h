@@ -28,10 +28,11 @@ struct log_reader {
     struct store *root;
     char *repo, *run;
     uint64_t next;     /* the segment to read next */
+    bool inside;       /* a line may have begun in the segment before: it is shown whole */
     unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
 };
 
-/* SINCE_MS (0: all) skips segments that were written before. */
+/* SINCE_MS (0: all) skips segments that were written before, but not the beginning of a line. */
 bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
                      const char *run, int64_t since_ms, GError **error);
 void log_reader_clear(struct log_reader *reader);
