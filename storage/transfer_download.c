@@ -393,8 +393,7 @@ static bool each_object(const struct store_object *object, void *user, GError **
     if (!local_path_is_safe(path))
         return error_set(error, EINVAL, "%s: the key would leave the directory", object->key);
     target = target_new(download, object);
-    transfer->progress.files_total++;
-    transfer->progress.bytes_total += object->size_bytes;
+    transfer_found(transfer, object->size_bytes);
     if (is_directory_key(target))
         look_first(target, directory_finished);
     else if (transfer->options->only_changed && local_size_is(target, &st))
@@ -432,6 +431,7 @@ bool transfer_download(struct store *store, const char *prefix, const char *dir,
     download.root_fd = root;
     download.directories = g_ptr_array_new_with_free_func(target_free);
     transfer_init(&download.transfer, options, store_caps(store)->parallel);
+    transfer_count_list(&download.transfer, store, prefix);
     if (!store_list(store, prefix, false, each_object, &download, &failure))
         transfer_fail(&download.transfer, failure);
     download.transfer.progress.counting = false;
@@ -464,8 +464,7 @@ bool transfer_download_file(struct store *store, const char *key, const char *di
     g_free(target->path);
     target->key = g_strdup(key);
     target->path = g_strdup(name);
-    download.transfer.progress.files_total = 1;
-    download.transfer.progress.bytes_total = object.size_bytes;
+    transfer_found(&download.transfer, object.size_bytes);
     download.transfer.progress.counting = false;
     store_object_clear(&object);
     get_target(target);
