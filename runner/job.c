@@ -1,6 +1,7 @@
 #include "runner/job.h"
 #include "config/error.h"
 #include "config/log.h"
+#include "runner/cache.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
 #include "runner/machine.h"
@@ -136,6 +137,7 @@ static bool prepare(struct job *job, GError **error)
     job->log = log_writer_open(job->root, run->repo, run->name, error);
     if (!job->log || !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
+    cache_fetch(job->root, run, &job->watch.stop, job->log);
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     return job->mounts != NULL;
 }
@@ -166,13 +168,12 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
     g_autoptr(GError) unkept = NULL;
-    const struct transfer_options options = {.stop = &job->watch.abort};
 
     if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
         fail(job, unmounted);
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &options, &unsaved) ||
+    if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
         job_watch_wish(&job->watch) == STOP_ABORT)
         return;
     g_free(job->end.reason);
@@ -182,6 +183,13 @@ static void save(struct job *job, bool ran)
     job->keep_work_dir = true;
     if (!work_dir_keep(job->run, &unkept))
         log_error("%s", unkept->message);
+}
+
+/* Of commands that succeeded only: what others left might make the next run fail. */
+static void save_cache(struct job *job)
+{
+    if (job->end.exit_code == 0 && !job->end.reason && job_watch_wish(&job->watch) == STOP_NONE)
+        cache_save(job->root, job->run, &job->watch.stop, job->log);
 }
 
 static void clean(struct job *job)
@@ -242,6 +250,7 @@ static bool run_taken(struct job *job, GError **error)
     if (job->run->status == RUN_RUNNING)
         move(job, RUN_UPLOADING, NULL);
     save(job, ran);
+    save_cache(job);
     clean(job); /* before the log: it may need the room */
     close_log(job);
     conclude(job);

@@ -1,6 +1,7 @@
 #include "runner/job_files.h"
 #include "config/error.h"
 #include "runner/code.h"
+#include "runner/job_progress.h"
 #include "runner/work_dir.h"
 #include "storage/transfer.h"
 #include <sys/stat.h>
@@ -44,23 +45,35 @@ static bool check_there(struct store *root, const char *prefix, const struct run
 }
 
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
-                      const int *stop, GError **error)
+                      const struct transfer_options *options, GError **error)
 {
     const char *repo = dep->repo ? dep->repo : run->repo;
     g_autofree char *prefix = run_artifact_prefix(repo, dep->run, dep->path);
     g_autofree char *path = work_dir_path(run, dep->path);
-    struct transfer_options options = {.stop = stop};
     struct transfer_result result = {0};
 
     if (!make_directory(path, dep->path, error))
         return false;
     if (dep->mount)
         return check_there(root, prefix, dep, error);
-    if (!transfer_download(root, prefix, path, &options, &result, error)) {
+    if (!transfer_download(root, prefix, path, options, &result, error)) {
         g_prefix_error(error, "dep %s of %s: ", dep->path, dep->run);
         return false;
     }
     return result.files > 0 || check_there(root, prefix, dep, error);
+}
+
+static bool fetch_deps(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    struct transfer_options options = {.stop = stop};
+    struct job_progress progress;
+    bool fine = true;
+
+    job_progress_begin(&progress, root, run, "Downloading deps", &options);
+    for (guint i = 0; i < run->deps->len && fine; i++)
+        fine = fetch_dep(root, run, run->deps->pdata[i], &options, error);
+    job_progress_end(&progress);
+    return fine;
 }
 
 bool job_files_fetch(struct store *root, const struct run *run, const int *stop, GError **error)
@@ -73,9 +86,8 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
     if (!g_file_test(commands, G_FILE_TEST_IS_DIR))
         return error_set(error, ENOENT, "working_dir %s is not in the code (does git ignore it?)",
                          run->working_dir);
-    for (guint i = 0; i < run->deps->len; i++)
-        if (!fetch_dep(root, run, run->deps->pdata[i], stop, error))
-            return false;
+    if (!fetch_deps(root, run, stop, error))
+        return false;
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *path = work_dir_path(run, artifact->path);
@@ -88,8 +100,8 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
     return true;
 }
 
-bool job_files_save(struct store *root, const struct run *run,
-                    const struct transfer_options *options, GError **error)
+bool job_files_upload(struct store *root, const struct run *run,
+                      const struct transfer_options *options, GError **error)
 {
     bool fine = true;
 
@@ -109,5 +121,17 @@ bool job_files_save(struct store *root, const struct run *run,
                       failed->message);
         fine = false;
     }
+    return fine;
+}
+
+bool job_files_save(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    struct transfer_options options = {.stop = stop};
+    struct job_progress progress;
+    bool fine;
+
+    job_progress_begin(&progress, root, run, "Uploading artifacts", &options);
+    fine = job_files_upload(root, run, &options, error);
+    job_progress_end(&progress);
     return fine;
 }

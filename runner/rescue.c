@@ -24,7 +24,7 @@ bool run_rescue(struct store *root, struct run *run, const struct transfer_optio
 {
     g_autoptr(GError) unremoved = NULL;
 
-    if (!job_files_save(root, run, options, error))
+    if (!job_files_upload(root, run, options, error))
         return false;
     g_free(run->reason);
     run->reason = new_reason(run);

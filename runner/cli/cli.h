@@ -19,8 +19,8 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv);
 };
 
-extern const struct command cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls, cmd_ps, cmd_pull,
-    cmd_push, cmd_rm, cmd_run, cmd_stop, cmd_tags;
+extern const struct command cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls, cmd_prune, cmd_ps,
+    cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_stop, cmd_tags;
 
 /* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
  * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */

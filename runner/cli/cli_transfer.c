@@ -1,6 +1,7 @@
 #include "runner/cli/cli_transfer.h"
 
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Written by the signal handler. */
@@ -26,4 +27,19 @@ void cli_transfer_begin(struct cli_transfer *transfer, const char *label)
 void cli_transfer_end(struct cli_transfer *transfer)
 {
     g_clear_pointer(&transfer->progress, progress_free);
+}
+
+void cli_show_progress(const char *label, const struct transfer_progress *now, void *user)
+{
+    struct progress **progress = user;
+
+    if (!label) {
+        g_clear_pointer(progress, progress_free);
+        return;
+    }
+    if (!*progress || strcmp(progress_label(*progress), label) != 0) {
+        progress_free(*progress);
+        *progress = progress_new(label, STDERR_FILENO);
+    }
+    progress_report(now, *progress);
 }

@@ -14,5 +14,9 @@ struct cli_transfer {
     struct progress *progress;
 };
 
+/* For struct log_watcher: USER is a struct progress** that is NULL at first and that the caller
+ * frees. */
+void cli_show_progress(const char *label, const struct transfer_progress *now, void *user);
+
 void cli_transfer_begin(struct cli_transfer *transfer, const char *label);
 void cli_transfer_end(struct cli_transfer *transfer);

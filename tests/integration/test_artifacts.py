@@ -98,17 +98,19 @@ def test_many_small_files_are_kept_whole(rgw, tmp_path):
              f"assert len(files) == {SMALL_FILES}, len(files)\n"
              "assert all(p.read_text() == p.name for p in files)\nprint('whole')\n")
     (rgw.repo / "check.py").write_text(check)
-    rgw.write(yaml(("make", ["ulimit -n 64; python3 make.py"], ["artifacts: [env]"]),
+    rgw.write(yaml(("make", ["python3 make.py"], ["artifacts: [env]"]),
                    ("take", ["python3 check.py"], ["deps: [{workflow: make}]"])))
     times = [time.monotonic()]
-    limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
-    rgw.run("run", "make", "--remote", limit=600, prefix=limited)
-    times.append(time.monotonic())
-    name = rgw.last()["run"]
-    assert rgw.last()["status"] == "done"
-    done = rgw.run("run", "take", "--remote", limit=600, prefix=limited)
-    times.append(time.monotonic())
-    assert done.returncode == 0 and done.out.splitlines()[-1] == "whole", done
+    for workflow, label in (("make", "Uploading artifacts ["), ("take", "Downloading deps [")):
+        terminal = Terminal(rgw, "run", workflow, "--remote", few_files=True)
+        while terminal.read(60):
+            pass
+        assert terminal.finish() == 0, terminal.text[-2000:]
+        assert label + "###" in terminal.text and f" of {SMALL_FILES // 10}" in terminal.text, terminal.text
+        times.append(time.monotonic())
+        assert rgw.last()["status"] == "done"
+    assert terminal.text.rstrip().splitlines()[-2:] == ["whole", "done"], terminal.text[-2000:]
+    name = rgw.runs()[1]["run"]
     print("saved, restored in", [b - a for a, b in zip(times, times[1:])])
     terminal = Terminal(rgw, "cp", name, "env/3", str(tmp_path / "copy"))
     end = time.monotonic() + 300
@@ -117,6 +119,45 @@ def test_many_small_files_are_kept_whole(rgw, tmp_path):
     assert terminal.finish() == 0
     assert "[####" in terminal.text and " files, " in terminal.text, terminal.text[-500:]
     assert len([p for p in (tmp_path / "copy").rglob("*") if p.is_file()]) == len(range(3, SMALL_FILES, 7))
+
+
+# --- caches ---
+
+def test_a_cache_is_kept_between_runs_of_its_workflow(anywhere):
+    world, options = anywhere
+    grow = ["ls pip | wc -l; touch pip/$(ls pip | wc -l); test ! -e pip/gone || rm pip/gone",
+            "cat ~/tool/v 2>/dev/null || echo none; echo v1 > ~/tool/v"]
+    world.write(yaml(("w", grow, ["cache:", "  - pip", "  - path: ~/tool"]),
+                     ("other", ["ls pip | wc -l"], ["cache: [pip]"]),
+                     ("bad", ["ls pip | wc -l; echo x > pip/broken; exit 1"], ["cache: [pip]"])))
+    home = pathlib.Path(world.environment["HOME"])
+    assert world.ok("run", "w", *options).splitlines()[2:] == ["0", "none"]
+    (home / "tool" / "v").unlink()
+    assert world.ok("run", "w", *options).splitlines()[2:] == ["1", "v1"]
+    assert world.ok("run", "w", *options).splitlines()[2:] == ["2", "v1"]
+    assert world.ok("run", "other", *options).splitlines()[2:] == ["0"]  # each has its own
+    for _ in range(2):
+        assert world.run("run", "bad", *options).out.splitlines()[2:] == ["0"]  # nothing of failures
+    assert world.files(world.last()["run"]) == []
+    assert "4 files removed" in world.run("prune", "cache", "w").err
+    assert world.ok("run", "w", *options).splitlines()[2] == "0"
+
+
+def test_a_cache_forgets_what_is_gone(world):
+    world.write(yaml(("w", ["ls pip; rm -f pip/a; touch pip/$NAME"], ["cache: [pip]", "env: [NAME]"])))
+    for name, seen in (("a", []), ("b", ["a"]), ("c", ["b"])):
+        world.environment["NAME"] = name
+        assert world.ok("run", "w").splitlines()[2:] == seen
+
+
+def test_a_cache_that_cannot_be_kept_fails_nothing(world):
+    world.write(yaml(("w", ["rmdir pip; echo file > pip"], ["cache: [pip]"])))
+    done = world.run("run", "w")
+    assert done.returncode == 0 and "cache pip was not saved" in done.out
+    assert "usage" in world.refuses("prune", "cache", code=2)
+    assert "cache" in world.refuses("prune", "x", "w", code=2)
+    assert "a/b" in world.refuses("prune", "cache", "a/b")
+    assert "0 files" in world.run("prune", "cache", "nope").err
 
 
 # --- saved when, and when not ---
