@@ -1,6 +1,7 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
+#include "runner/cli/cli_transfer.h"
 #include "runner/cli/run_options.h"
 #include "runner/logs.h"
 #include "runner/submit.h"
@@ -90,10 +91,12 @@ static bool handle_signal(struct store *root, const struct run *run, bool *abort
 /* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
 static bool follow(struct store *root, const struct run *run, struct run **final, GError **error)
 {
+    struct progress *progress = NULL;
     struct log_reader reader = {0};
     bool aborting = false;
     bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, error);
 
+    reader.watcher = (struct log_watcher){cli_show_progress, &progress};
     while (ok && !*final) {
         g_autoptr(GError) why = NULL;
 
@@ -110,6 +113,7 @@ static bool follow(struct store *root, const struct run *run, struct run **final
         }
     }
     log_reader_clear(&reader);
+    progress_free(progress);
     return ok;
 }
 

@@ -8,8 +8,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop,    &cmd_ls,     &cmd_tags,
-    &cmd_push, &cmd_pull, &cmd_rm,   &cmd_secrets, &cmd_config,
+    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop,  &cmd_ls,   &cmd_cp,      &cmd_tags,
+    &cmd_push, &cmd_pull, &cmd_rm,   &cmd_prune, &cmd_init, &cmd_secrets, &cmd_config,
 };
 
 static void print_help(FILE *out)

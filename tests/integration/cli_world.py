@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -70,9 +71,11 @@ def processes_of(home):
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, world, *arguments):
+    def __init__(self, world, *arguments, few_files=False):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if few_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
             os.chdir(world.repo)
             os.execve(program("dstack"), ["dstack", *arguments], world.environment)
         self.text = ""
