@@ -136,10 +136,10 @@ bool secrets_put(struct store *root, const char *repo, const char *name, const c
         return false;
     names = secrets_list(root, repo, error);
     /* a new key could not open what is there */
-    if (!names || !secret_key_load(key, names->len == 0, error) ||
-        !check_key(root, key, repo, name, error))
-        return false;
-    box = secret_seal(key, repo, name, value, &size, error);
+    if (names && secret_key_load(key, names->len == 0, error) &&
+        check_key(root, key, repo, name, error))
+        box = secret_seal(key, repo, name, value, &size, error);
+    secret_key_forget(key);
     return box && store_write(root, object, box, size, NULL, NULL, error);
 }
 
@@ -155,19 +155,18 @@ GPtrArray *secrets_load(struct store *root, const char *repo, GError **error)
     g_autoptr(GPtrArray) secrets = g_ptr_array_new_with_free_func(secret_clear);
     g_autoptr(GPtrArray) names = secrets_list(root, repo, error);
     uint8_t key[SECRET_KEY_BYTES];
+    bool fine = names && (names->len == 0 || secret_key_load(key, false, error));
 
-    if (!names || (names->len > 0 && !secret_key_load(key, false, error)))
-        return NULL;
-    for (guint i = 0; i < names->len; i++) {
+    for (guint i = 0; fine && i < names->len; i++) {
         struct secret *secret = g_new0(struct secret, 1);
 
         g_ptr_array_add(secrets, secret);
         secret->name = g_strdup(names->pdata[i]);
         secret->value = read_value(root, key, repo, secret->name, error);
-        if (!secret->value)
-            return NULL;
+        fine = secret->value != NULL;
     }
-    return g_steal_pointer(&secrets);
+    secret_key_forget(key);
+    return fine ? g_steal_pointer(&secrets) : NULL;
 }
 
 const char *secrets_value(const GPtrArray *secrets, const char *name)
