@@ -130,7 +130,7 @@ bool secrets_put(struct store *root, const char *repo, const char *name, const c
     g_autofree uint8_t *box = NULL;
     g_autoptr(GPtrArray) names = NULL;
     uint8_t key[SECRET_KEY_BYTES];
-    size_t size;
+    size_t size = 0;
 
     if (!secret_name_check(name, error) || !secret_value_check(value, strlen(value), error))
         return false;
