@@ -15,7 +15,7 @@ import urllib.request
 
 import pytest
 
-from cli_world import LIMIT_S, Terminal, anywhere, needs_root, processes_of, rgw, world
+from cli_world import HELLO, LIMIT_S, Terminal, anywhere, needs_root, processes_of, rgw, world
 from conftest import program, wait_for
 
 VALUE = "hunter2 it's \"$HOME\" *"
@@ -112,7 +112,7 @@ def test_secrets_are_changed_and_deleted(world):
     assert output(world.run("run", "w")) == ["4"]
     world.ok("secrets", "add", "TOKEN", "two22", "-y")
     assert output(world.run("run", "w")) == ["5"]
-    world.ok("secrets", "update", "TOKEN", "three3")
+    world.ok("secrets", "update", "TOKEN", "-hree3")
     assert output(world.run("run", "w")) == ["6"]
     world.ok("secrets", "delete", "TOKEN", "-y")
     assert output(world.run("run", "w")) == ["0"]
@@ -340,12 +340,13 @@ def podman(images, rgw):
 @needs_root
 def test_a_container_has_code_secrets_and_both_kinds_of_artifacts(podman):
     podman.ok("secrets", "add", "TOKEN", VALUE)
+    podman.ok("run", "hello-txt", "--remote")
     (podman.repo / "sub").mkdir()
     (podman.repo / "sub" / "file").write_text("code\n")
     away = podman.home.parent / "away, too"
-    podman.write(flow(f"""image: localhost/box:1
+    podman.write(HELLO.split("  - name: hello-sh")[0] + "\n".join(flow(f"""image: localhost/box:1
 commands:
-  - pwd; cat file; echo $HOME $A $RUN_NAME
+  - pwd; cat file output/hello.txt; echo $HOME $A $RUN_NAME
   - printf %s ${{{{ secrets.TOKEN }}}} | sha256sum | grep -o '^........'
   - echo "$TOKEN" ${{{{ run.args }}}}
   - echo mounted > out/m; echo saved > saved/s; echo away > '{away}/a'; echo home > ~/.cache/h
@@ -353,16 +354,17 @@ commands:
 working_dir: sub
 home_dir: /home/me
 env: [A=1, "PATH=/bin:/b"]
+deps: [{{workflow: hello-txt, mount: true}}]
 artifacts:
   - {{path: out, mount: true}}
   - path: saved
   - path: '{away}'
   - path: ~/.cache
-""", provider="docker"))
+""", provider="docker").splitlines()[1:]))
     import hashlib
     done = podman.run("run", "w", "--remote", "more", limit=60)
     name = podman.last()["run"]
-    assert output(done) == ["/workflow/sub", "code", f"/home/me 1 {name}",
+    assert output(done) == ["/workflow/sub", "code", "Hello world", f"/home/me 1 {name}",
                             hashlib.sha256(VALUE.encode()).hexdigest()[:8], "*** more"]
     for key, data in (("out/m", b"mounted\n"), ("saved/s", b"saved\n"), (".cache/h", b"home\n"),
                       (str(away)[1:] + "/a", b"away\n")):
@@ -402,6 +404,7 @@ def test_containers_from_the_command_line(podman):
     assert output(podman.run("run", "docker", "localhost/box:1", "-c", "echo $A", "-c", "echo 2",
                              "-e", "A=1")) == ["1", "2"]
     assert output(podman.run("run", "docker", "localhost/box:1", "-e", "echo -n", "-c", "hi ")) == ["hi "]
+    assert output(podman.run("run", "docker", "localhost/box:1", "--", "echo", "-n", "x")) == ["x"]
     done = podman.run("run", "docker", "localhost/box:1", "-c", "exit 7")
     assert done.returncode == 7
     done = podman.run("run", "docker", "localhost/none:1", "-c", "x")
