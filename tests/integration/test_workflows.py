@@ -1,5 +1,5 @@
 """What a workflow may ask for: secrets, variables, ports, python, resources, containers, IDEs."""
-import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
 
 from cli_world import HELLO, LIMIT_S, Terminal, anywhere, needs_root, processes_of, rgw, world
-from conftest import program, wait_for
+from conftest import wait_for
 
 VALUE = "hunter2 it's \"$HOME\" *"
 PODMAN_OPTIONS = ("--runtime runc --network=host --ulimit nofile=1024:1024 "
@@ -83,7 +82,6 @@ def test_a_secret_reaches_the_job_and_nothing_else(anywhere):
         "env | grep -c DSTACK_SECRETS_KEY || true",
         "tr '\\0' ' ' < /proc/$$$$/cmdline | grep -c hunter || true",
         more="env:\n  - URL=u:${{ secrets.OTHER }}@h"))
-    import hashlib
     sums = [hashlib.sha256(text.encode()).hexdigest()[:8] for text in (VALUE, "u:from stdin@h")]
     assert output(world.run("run", "w", *options)) == [sums[0], "14", "<***> <***>", sums[1], "0", "0"]
     kept = everything_below(world.home)
@@ -318,7 +316,8 @@ def images(tmp_path_factory):
     subprocess.run(f"tar -C {root} -c . | podman import --quiet - localhost/box:1", shell=True, check=True,
                    env={**os.environ, **environment}, stdout=subprocess.DEVNULL, timeout=60)
     yield environment
-    subprocess.run(["podman", "system", "reset", "--force"], env={**os.environ, **environment},
+    # not "system reset": that takes what is not in this storage, too
+    subprocess.run(["podman", "rmi", "--all", "--force"], env={**os.environ, **environment},
                    stdout=subprocess.DEVNULL, check=False, timeout=60)
 
 
@@ -361,7 +360,6 @@ artifacts:
   - path: '{away}'
   - path: ~/.cache
 """, provider="docker").splitlines()[1:]))
-    import hashlib
     done = podman.run("run", "w", "--remote", "more", limit=60)
     name = podman.last()["run"]
     assert output(done) == ["/workflow/sub", "code", "Hello world", f"/home/me 1 {name}",
