@@ -150,6 +150,39 @@ bool secrets_delete(struct store *root, const char *repo, const char *name, GErr
     return store_delete(root, key, error);
 }
 
+static bool copy(struct store *from, struct store *to, const char *key, GError **error)
+{
+    g_autofree char *data = NULL;
+    g_autoptr(GError) raced = NULL;
+    size_t size;
+
+    if (!store_read(from, key, OBJECT_MAX, &data, &size, NULL, error))
+        return false;
+    if (store_write(to, key, data, size, store_caps(to)->has_put_if_absent ? "" : NULL, NULL,
+                    &raced) ||
+        error_is(raced, EEXIST)) /* somebody else did */
+        return true;
+    g_propagate_error(error, g_steal_pointer(&raced));
+    return false;
+}
+
+bool secrets_copy_missing(struct store *from, struct store *to, const char *repo, GError **error)
+{
+    g_autoptr(GPtrArray) names = secrets_list(from, repo, error);
+    g_autoptr(GPtrArray) there = names && names->len ? secrets_list(to, repo, error) : NULL;
+
+    if (!names || (names->len && !there))
+        return false;
+    for (guint i = 0; i < names->len; i++) {
+        g_autofree char *key = key_of(repo, names->pdata[i]);
+
+        if (!g_ptr_array_find_with_equal_func(there, names->pdata[i], g_str_equal, NULL) &&
+            !copy(from, to, key, error))
+            return false;
+    }
+    return true;
+}
+
 GPtrArray *secrets_load(struct store *root, const char *repo, GError **error)
 {
     g_autoptr(GPtrArray) secrets = g_ptr_array_new_with_free_func(secret_clear);

@@ -66,7 +66,14 @@ def poor_path(world):
 # --- secrets ---
 
 def everything_below(path):
-    return {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    found = {}
+    for file in path.rglob("*"):
+        try:
+            found[file] = file.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):  # a runner's last signs go just now
+            pass
+    assert len(found) > 3
+    return found
 
 
 def test_a_secret_reaches_the_job_and_nothing_else(anywhere):
@@ -86,7 +93,7 @@ def test_a_secret_reaches_the_job_and_nothing_else(anywhere):
     assert output(world.run("run", "w", *options)) == [sums[0], "14", "<***> <***>", sums[1], "0", "0"]
     kept = everything_below(world.home)
     if world.remote:
-        kept.update({key: world.remote.read(key) for key in world.remote.keys()})
+        kept.update({key: world.remote.read(key) or b"" for key in world.remote.keys()})
     assert [name for name, data in kept.items() if b"hunter2" in data or b"from stdin" in data] == []
     assert (world.home / "secrets.key").stat().st_mode & 0o777 == 0o600
 
@@ -115,6 +122,17 @@ def test_secrets_are_changed_and_deleted(world):
     world.ok("secrets", "delete", "TOKEN", "-y")
     assert output(world.run("run", "w")) == ["0"]
     assert world.ok("secrets").split() == ["NAME"]
+
+
+def test_a_remote_that_comes_later_gets_the_secrets(world):
+    world.ok("secrets", "add", "TOKEN", "hunter2")
+    world.ok("config", "--storage", f"file://{world.home.parent}/later")
+    world.write(commands("echo ${#TOKEN}"))
+    assert output(world.run("run", "w", "--remote")) == ["7"]
+    world.ok("secrets", "update", "TOKEN", "hunter22")
+    assert output(world.run("run", "w", "--remote")) == ["8"]
+    world.ok("secrets", "delete", "TOKEN")
+    assert output(world.run("run", "w", "--remote")) == ["0"]
 
 
 def test_a_terminal_does_not_show_what_is_typed(world):
