@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from cli_world import LIMIT_S, Terminal, both, needs_root, rgw, world
-from conftest import wait_for
+from cli_world import Terminal, World, both, rgw, world
 
 LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 SMALL_FILES = 25000 if LONG else 3000
@@ -274,7 +273,6 @@ def test_deps_that_cannot_be(made, more, parts):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A world with some runs that deps may name."""
-    from cli_world import World
     world = World(tmp_path_factory.mktemp("made"))
     world.write(yaml(("one", ["true"], ["artifacts: [data]"]), ("two", ["true"], ["artifacts: [data]"]),
                      ("inner", ["true"], ["artifacts: [data/inner]"]), ("nothing", ["true"], []),

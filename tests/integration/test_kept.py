@@ -1,14 +1,13 @@
 """What is kept after a run, and what is not: tags, push and pull, cp, rm."""
 import json
 import os
-import pathlib
 import re
 import subprocess
 import time
 
 import pytest
 
-from cli_world import LIMIT_S, Terminal, World, both, needs_root, rgw, world
+from cli_world import LIMIT_S, Terminal, both, needs_root, rgw, world
 from conftest import program, wait_for
 from test_artifacts import tree, yaml
 

@@ -3,9 +3,7 @@ import os
 import subprocess
 import time
 
-import pytest
-
-from cli_world import LIMIT_S, Terminal, anywhere, rgw, world
+from cli_world import LIMIT_S, Terminal, rgw, world
 from conftest import program, wait_for
 
 LONG = os.environ.get("DSTACK_TEST_LONG") == "1"

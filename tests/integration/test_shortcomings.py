@@ -1,11 +1,8 @@
 """Where the system that this one follows falls short, and what happens here instead: on the S3 server."""
 import json
 import os
-import time
 
-import pytest
-
-from cli_world import HELLO, LIMIT_S, Terminal, mounts_below, needs_root, processes_of, rgw, world
+from cli_world import LIMIT_S, Terminal, rgw, world
 from conftest import wait_for
 from test_artifacts import UNSAVABLE, tree, yaml
 
