@@ -82,10 +82,31 @@ def test_paths_of_every_kind(both, tmp_path):
 
 def test_an_artifact_without_files_is_one(both):
     world, options = both
-    world.write(yaml(("make", ["true"], ["artifacts: [output]"]),
-                     ("take", ["test -d output && echo there"], ["deps: [{workflow: make}]"])))
+    for made in ("false", "true"):
+        world.write(yaml(("make", ["true"], ["artifacts:", "  - path: output", f"    mount: {made}"]),
+                         ("copy", ["ls -A output; echo there"], ["deps: [{workflow: make}]"]),
+                         ("mount", ["ls -A output; echo there"], ["deps: [{workflow: make, mount: true}]"])))
+        world.ok("run", "make", *options)
+        for take in ("copy", "mount"):
+            assert world.ok("run", take, *options).splitlines()[2:] == ["there"], (made, take)
+        world.ok("tags", "add", world.runs()[2]["run"], f"empty-{made}")
+    world.write(yaml(("tagged", ["ls -A output; echo there"], ["deps: [{tag: empty-false}]"])))
+    assert world.ok("run", "tagged", *options).splitlines()[2:] == ["there"]
+
+
+def test_a_dep_whose_files_are_gone_fails_the_run(both):
+    world, options = both
+    world.write(yaml(("make", ["echo x > output/x"], ["artifacts: [output]"]),
+                     ("take", ["true"], ["deps: [{workflow: make}]"])))
     world.ok("run", "make", *options)
-    assert world.ok("run", "take", *options).splitlines()[2:] == ["there"]
+    name = world.last()["run"]
+    if world.remote:
+        for key in world.remote.keys("artifacts/"):
+            world.remote.client.delete_object(Bucket=world.remote.bucket, Key=world.remote.prefix + key)
+    else:
+        (world.home / "artifacts").rename(world.home / "elsewhere")
+    done = world.run("run", "take", *options)
+    assert done.returncode == 1 and name in done.err and "output" in done.err, done.err
 
 
 def test_many_small_files_are_kept_whole(rgw, tmp_path):
