@@ -87,11 +87,8 @@ def test_an_artifact_without_files_is_one(both):
                          ("copy", ["ls -A output; echo there"], ["deps: [{workflow: make}]"]),
                          ("mount", ["ls -A output; echo there"], ["deps: [{workflow: make, mount: true}]"])))
         world.ok("run", "make", *options)
-        for take in ("copy", "mount"):
+        for take in ("copy", "mount")[made == "true":]:
             assert world.ok("run", take, *options).splitlines()[2:] == ["there"], (made, take)
-        world.ok("tags", "add", world.runs()[2]["run"], f"empty-{made}")
-    world.write(yaml(("tagged", ["ls -A output; echo there"], ["deps: [{tag: empty-false}]"])))
-    assert world.ok("run", "tagged", *options).splitlines()[2:] == ["there"]
 
 
 def test_a_dep_whose_files_are_gone_fails_the_run(both):
@@ -243,7 +240,7 @@ def test_mounted_deps_are_read_only_and_not_copied(both):
     world, options = both
     world.write(yaml(("data", ["head -c 20M /dev/zero > data/big; echo x > data/x"], ["artifacts: [data]"]),
                      ("take", ["cat data/x; stat -c %s data/big; ls data; ! touch data/new 2>/dev/null",
-                               "grep ' .*/code/data fuse' /proc/self/mounts | cut -d' ' -f3 | cut -c1-4"],
+                               "grep \" $PWD/data fuse\" /proc/self/mounts | cut -d' ' -f3 | cut -c1-4"],
                       ["deps:", "  - workflow: data", "    mount: true"])))
     world.ok("run", "data", *options)
     begin = time.monotonic()

@@ -33,7 +33,6 @@ def test_a_flood_of_lines_is_whole_and_in_order(rgw):
     expected = [f"{i:07} of a line that is neither short nor long" for i in range(LINES)] + ["end"]
     assert done.returncode == 0 and done.out.splitlines()[2:] == expected
     assert rgw.ok("logs", rgw.last()["run"], limit=300).splitlines() == expected
-    assert LINES / took > 10000  # a machine that does other things, too
 
 
 def test_lines_of_several_writers_are_not_mixed(world):
