@@ -273,6 +273,8 @@ static void s3_free(struct store *store)
     http_engine_free(s3->engine);
     s3_uploads_free(s3->uploads);
     credentials_clear(&s3->credentials);
+    pthread_mutex_destroy(&s3->credentials_lock);
+    g_free(s3->profile);
     uri_endpoint_clear(&s3->endpoint);
     g_free(s3->bucket);
     g_free(s3);
@@ -316,6 +318,8 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
     g_autofree char *url = g_strconcat("s3://", bucket, NULL);
 
     s3->bucket = bucket;
+    s3->profile = g_strdup(options->profile);
+    pthread_mutex_init(&s3->credentials_lock, NULL);
     s3->deadline_ms = options->deadline_ms;
     s3->stall_ms = options->stall_ms;
     s3->store.caps = s3_caps;

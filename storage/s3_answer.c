@@ -204,6 +204,7 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
     if (verdict == HTTP_ACCEPT && http->body->len)
         s3_xml_error(http->body->str, http->body->len, &found);
     if (http_retry_s3_code(found.code) || set_clock(op, found.code) ||
+        s3_credentials_renewed(op, found.code) ||
         (is_success(http) && op->stage == S3_MAIN && is_broken(op)))
         verdict = HTTP_RETRY;
     s3_error_clear(&found);

@@ -16,9 +16,12 @@
 
 #include "storage/credentials.h"
 #include "storage/http.h"
+#include "storage/s3_sign.h"
 #include "storage/s3_uploads.h"
 #include "storage/store_driver.h"
 #include "storage/uri.h"
+
+#include <pthread.h>
 
 /* Metadata of our own: which conditional write, or which upload, made the object. Only CHECK_LANDED
  * looks at it; callers neither see it nor set it. */
@@ -27,7 +30,11 @@
 struct s3_store {
     struct store store;
     struct http_engine *engine;
+    char *profile;                    /* as asked for; NULL */
+    pthread_mutex_t credentials_lock; /* guards the next three */
     struct credentials credentials;
+    unsigned credentials_number; /* goes up when they are renewed */
+    int64_t credentials_read_us;
     struct uri_endpoint endpoint; /* the host is what requests go to */
     struct s3_uploads *uploads;
     char *bucket;
@@ -52,10 +59,11 @@ struct s3_op {
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;
-    GPtrArray *odd_keys; /* char *; of DELETE_ODD, the last one is next */
-    GError *first_error; /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
-    bool has_set_clock;  /* the clock's offset was taken over; once a call */
-    int64_t deadline_us; /* of the call, all stages */
+    GPtrArray *odd_keys;  /* char *; of DELETE_ODD, the last one is next */
+    GError *first_error;  /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
+    unsigned signed_with; /* the number of the credentials of the last try */
+    bool has_set_clock;   /* the clock's offset was taken over; once a call */
+    int64_t deadline_us;  /* of the call, all stages */
 };
 
 /* Refuses calls that no request can be made of. */
@@ -70,6 +78,12 @@ bool s3_wants_key(enum store_verb verb);
 /* Makes OP->http and what it needs for OP->stage. */
 void s3_request_make(struct s3_op *op);
 void s3_request_clear(struct s3_op *op);
+
+/* s3_sign with the store's keys. */
+void s3_credentials_sign(struct s3_op *op, struct s3_signing *signing, GPtrArray *headers);
+/* Whether the store refused the keys of the last try (CODE may be NULL), and there are others now.
+ */
+bool s3_credentials_renewed(struct s3_op *op, const char *code);
 
 /* Seconds since 1970, by the server's clock. */
 int64_t s3_now_s(const struct s3_store *s3);

@@ -370,8 +370,7 @@ int64_t s3_now_s(const struct s3_store *s3)
 static void sign_try(struct http_request *http, GPtrArray *headers)
 {
     struct s3_op *op = (struct s3_op *)http;
-    struct s3_signing signing = {.credentials = &op->s3->credentials,
-                                 .method = http->method,
+    struct s3_signing signing = {.method = http->method,
                                  .path = op->path,
                                  .query = op->query,
                                  .payload = op->payload,
@@ -380,7 +379,7 @@ static void sign_try(struct http_request *http, GPtrArray *headers)
     g_ptr_array_add(headers, g_strconcat("host:", op->s3->endpoint.host, NULL));
     for (guint i = 0; i < op->headers->len; i++)
         g_ptr_array_add(headers, g_strdup(op->headers->pdata[i]));
-    s3_sign(&signing, headers);
+    s3_credentials_sign(op, &signing, headers);
 }
 
 void s3_request_make(struct s3_op *op)
