@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autofree char *key = g_strconcat("runs/demo/", text, NULL);
     struct run_marker marker;
 
-    run_marker_parse("demo", text, &(struct run_marker){0});
+    if (run_marker_parse("demo", text, &marker))
+        run_marker_clear(&marker);
     if (!run_marker_parse("demo", key, &marker))
         return 0;
     if (!run_name_is_valid(marker.name) || !marker.workflow || marker.exit_code < -1 ||

@@ -97,7 +97,7 @@ def test_mounts_and_unmounts(s3_store, directory):
 
 
 def test_many_files(s3_store, directory):
-    names = [f"{i:06}" for i in range(100_000 if LONG else 1_000)]
+    names = [f"{i:06}" for i in range(100_000 if LONG else 500)]
     mount = Mount(s3_store, directory)
     try:
         folder = mount.path / "d"
@@ -148,7 +148,7 @@ def usage(pid):
 
 
 def test_a_very_large_file(directory):
-    size_gib = 100 if LONG else 3
+    size_gib = 100 if LONG else 2
     store = DiscardingStore()
     mount = None
     try:
