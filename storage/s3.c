@@ -118,6 +118,10 @@ static void after_main(struct s3_op *op)
 
         error = g_steal_pointer(&op->http.error);
         g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb), name);
+    } else if (s3_answer_is_stuck(op)) {
+        op->has_checked_upload = true;
+        enter_stage(op, S3_CHECK_UPLOAD);
+        return;
     } else if (!s3_answer_take(op, &code, &error) && op->is_checksum_refused) {
         g_error_free(error);
         op->is_checksum_refused = false;
@@ -135,6 +139,19 @@ static void after_main(struct s3_op *op)
         enter_stage(op, S3_FIND_ETAG);
     else
         complete(op, error);
+}
+
+/* The upload is gone: aborted, or committed by a try that failed only in its answer. */
+static void after_upload(struct s3_op *op)
+{
+    g_autofree char *name = s3_object_name(op);
+
+    if (op->http.error || op->http.status != 404) {
+        enter_stage(op, S3_MAIN);
+        return;
+    }
+    error_set(&op->first_error, ENOENT, "commit %s: the store has its upload no more", name);
+    enter_stage(op, S3_CHECK_LANDED);
 }
 
 static void after_landed(struct s3_op *op)
@@ -201,8 +218,8 @@ static void on_done(struct http_request *http)
 {
     static void (*const after[])(struct s3_op * op) = {
         [S3_CHECK_SOURCE] = after_source, [S3_MAIN] = after_main,
-        [S3_CHECK_LANDED] = after_landed, [S3_FIND_ETAG] = after_find,
-        [S3_DELETE_ODD] = after_odd,
+        [S3_CHECK_UPLOAD] = after_upload, [S3_CHECK_LANDED] = after_landed,
+        [S3_FIND_ETAG] = after_find,      [S3_DELETE_ODD] = after_odd,
     };
     struct s3_op *op = (struct s3_op *)http;
 

@@ -43,7 +43,14 @@ struct s3_store {
     int64_t clock_offset_s; /* atomic: what the server's clock is ahead of ours, as far as known */
 };
 
-enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_FIND_ETAG, S3_DELETE_ODD };
+enum s3_stage {
+    S3_CHECK_SOURCE,
+    S3_MAIN,
+    S3_CHECK_UPLOAD,
+    S3_CHECK_LANDED,
+    S3_FIND_ETAG,
+    S3_DELETE_ODD
+};
 
 struct s3_op {
     struct http_request http;
@@ -59,11 +66,12 @@ struct s3_op {
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;
-    GPtrArray *odd_keys;  /* char *; of DELETE_ODD, the last one is next */
-    GError *first_error;  /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
-    unsigned signed_with; /* the number of the credentials of the last try */
-    bool has_set_clock;   /* the clock's offset was taken over; once a call */
-    int64_t deadline_us;  /* of the call, all stages */
+    GPtrArray *odd_keys;     /* char *; of DELETE_ODD, the last one is next */
+    GError *first_error;     /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
+    unsigned signed_with;    /* the number of the credentials of the last try */
+    bool has_set_clock;      /* the clock's offset was taken over; once a call */
+    bool has_checked_upload; /* CHECK_UPLOAD: once a call */
+    int64_t deadline_us;     /* of the call, all stages */
 };
 
 /* Refuses calls that no request can be made of. */
@@ -93,6 +101,10 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
 
 /* Puts the answer of stage MAIN into OP->call. *CODE (may stay NULL) is S3's code of a failure. */
 bool s3_answer_take(struct s3_op *op, char **code, GError **error);
+
+/* Whether a commit fails again and again in a way that some stores fail for ever when the upload is
+ * gone: that is to be looked at. */
+bool s3_answer_is_stuck(const struct s3_op *op);
 
 /* What the HEAD answer of CHECK_LANDED says. Ours: the call's answer is taken from it. */
 enum s3_landed { S3_OURS, S3_NOT_OURS, S3_UNKNOWN };

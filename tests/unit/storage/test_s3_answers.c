@@ -4,6 +4,7 @@
 #include "tests/support/script_store.h"
 
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -154,6 +155,48 @@ Test(s3_answers, an_answer_that_stays_broken_fails_soon)
     cr_assert(error_is(error, EIO) && strstr(error->message, "ListBucketResult"), "%s",
               text_of(error));
     cr_assert_eq(script_server_requests(server), 5);
+}
+
+static unsigned upload_status, commits, commits_to_fail;
+
+static void stuck_commit(struct script_exchange *exchange, void *user)
+{
+    if (g_str_equal(exchange->method, "HEAD"))
+        script_answer(exchange, 404, NULL, "");
+    else if (g_str_equal(exchange->method, "GET"))
+        script_answer(exchange, upload_status, NULL, "<ListPartsResult/>");
+    else if (commits++ < commits_to_fail)
+        script_answer(exchange, 500, NULL, "<Error><Code>InternalError</Code></Error>");
+    else
+        script_answer(exchange, 200, NULL,
+                      "<CompleteMultipartUploadResult><ETag>\"e\"</ETag>"
+                      "</CompleteMultipartUploadResult>");
+}
+
+/* Ceph says 500 for ever to the commit of an upload that was aborted. */
+Test(s3_answers, a_commit_that_fails_again_and_again_looks_for_its_upload)
+{
+    g_autoptr(StoreCall) call = make_commit();
+    g_autoptr(GError) error = NULL;
+
+    upload_status = 404;
+    commits_to_fail = UINT_MAX;
+    start(stuck_commit, NULL);
+    error = script_store_failure(store, call);
+    cr_assert(error_is(error, ENOENT), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 7);
+}
+
+Test(s3_answers, a_commit_goes_on_when_its_upload_is_there)
+{
+    g_autoptr(StoreCall) call = make_commit();
+    g_autoptr(GError) error = NULL;
+
+    upload_status = 200;
+    commits_to_fail = 7;
+    start(stuck_commit, NULL);
+    cr_assert(store_run(store, call, &error), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 9);
 }
 
 static void conflict_once(struct script_exchange *exchange, void *user)
