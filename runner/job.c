@@ -3,8 +3,12 @@
 #include "config/log.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
+#include "runner/lost.h"
 #include "runner/machine.h"
+#include "runner/restart.h"
 #include "runner/work_dir.h"
+#include <stdarg.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -13,6 +17,7 @@ enum {
     MOVE_FOR_S = 600, /* a store that is away must not make a finished job a lost one */
     MOVE_AGAIN_MS = 2000,
     LOGS_MS = 60000,
+    MOUNTS_MIN_MS = 500, /* to save, although the machine should be gone by now */
 };
 
 struct job {
@@ -25,11 +30,29 @@ struct job {
     struct launch launch;
     struct job_end end;
     int signals;
-    bool keep_work_dir; /* it holds what could not be saved */
-    GError *taken;      /* the document is no longer ours, or cannot be written: stop writing */
+    int64_t step_us;     /* when the last step of an interruption was done */
+    bool keep_work_dir;  /* it holds what could not be saved */
+    bool is_interrupted; /* the machine goes before all is done: it is to begin again */
+    GError *taken;       /* the document is no longer ours, or cannot be written: stop writing */
 };
 
 /* --- the document --- */
+
+/* What people should know of an interruption: in the run's log, and in the runner's. */
+static void say(struct job *job, const char *format, ...) G_GNUC_PRINTF(2, 3);
+static void say(struct job *job, const char *format, ...)
+{
+    g_autofree char *text = NULL, *line = NULL;
+    va_list arguments;
+
+    va_start(arguments, format);
+    text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    log_info("%s", text);
+    line = g_strdup_printf("dstack: %s\n", text);
+    if (job->log)
+        log_writer_add(job->log, line, strlen(line));
+}
 
 static bool is_passing(const GError *error)
 {
@@ -91,11 +114,31 @@ static struct run *wait_submitted(struct store *root, const char *repo, const ch
     }
 }
 
+/* The engine has started a job anew whose runner may have had no time to say so. */
+static bool begin_again(struct job *job, GError **error)
+{
+    struct run *run = job->run;
+    const struct run_fate gone = {.ends = RUN_INTERRUPTED,
+                                  .reason = (char *)"its node went without a warning"};
+
+    if (run->status != RUN_INTERRUPTED && !run_settle_lost(job->root, run, &gone, error))
+        return false;
+    return run->status != RUN_INTERRUPTED || /* it was to stop, or that was its last attempt */
+           (run_begin_again(job->root, run, error) &&
+            run_store_move(job->root, run, RUN_SUBMITTED, NULL, error));
+}
+
 static bool take(struct job *job, GError **error)
 {
     struct run *run = job->run;
+    const struct engine *engine = engine_of(run, error);
     g_autoptr(GError) bad = NULL;
 
+    if (!engine)
+        return false;
+    if (run->status != RUN_SUBMITTED && !run_status_is_final(run->status) &&
+        engine->is_restart(run) && !begin_again(job, error))
+        return false;
     if (run->status != RUN_SUBMITTED)
         return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
                          run_status_name(run->status));
@@ -126,7 +169,12 @@ static void note_wish(enum stop_wish wish, void *user)
     struct job *job = user;
     enum run_status to = wish == STOP_ABORT ? RUN_ABORTING : RUN_STOPPING;
 
-    if (job->run->status != to)
+    if (wish == STOP_INTERRUPT) {
+        g_autofree char *why = job_watch_why(&job->watch, NULL);
+
+        say(job, "%s: %.1f s are left to end and save", why,
+            (double)job_watch_left_ms(&job->watch) / 1000);
+    } else if (job->run->status != to)
         move(job, to, NULL);
 }
 
@@ -135,6 +183,8 @@ static bool prepare(struct job *job, GError **error)
     const struct run *run = job->run;
 
     job->log = log_writer_open(job->root, run->repo, run->name, error);
+    if (job->log && run->attempt > 1)
+        say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
@@ -148,6 +198,7 @@ static void run_commands(struct job *job)
 
     if (!prepare(job, &error)) {
         job->end.wish = job_watch_wish(&job->watch);
+        job->is_interrupted = job->end.wish == STOP_INTERRUPT;
         if (job->end.wish == STOP_NONE)
             fail(job, error);
         else
@@ -159,6 +210,19 @@ static void run_commands(struct job *job)
     if (!job_commands_run(&job->launch, &job->watch, job->log, job->mounts, job->signals, note_wish,
                           job, &job->end, &error))
         fail(job, error);
+    job->is_interrupted = job->end.wish == STOP_INTERRUPT;
+}
+
+/* How long each step of an interruption took. */
+static void say_step(struct job *job, const char *what)
+{
+    int64_t now_us = g_get_monotonic_time();
+
+    if (job->is_interrupted)
+        say(job, "%s, after %.2f s; %.1f s are left", what,
+            (double)(now_us - job->step_us) / G_USEC_PER_SEC,
+            (double)job_watch_left_ms(&job->watch) / 1000);
+    job->step_us = now_us;
 }
 
 /* Artifacts of both kinds, also when the document is no longer ours: nobody else writes them. What
@@ -168,14 +232,22 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
     g_autoptr(GError) unkept = NULL;
+    int64_t left_ms = job_watch_left_ms(&job->watch);
 
-    if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
+    if (!mounts_stop(g_steal_pointer(&job->mounts), left_ms < 0 ? -1 : MAX(left_ms, MOUNTS_MIN_MS),
+                     &unmounted))
         fail(job, unmounted);
+    say_step(job, "mounts are saved");
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
-        job_watch_wish(&job->watch) == STOP_ABORT)
+    if (job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
+        say_step(job, "artifacts are saved");
         return;
+    }
+    if (job_watch_wish(&job->watch) == STOP_ABORT)
+        return;
+    if (job_watch_wish(&job->watch) == STOP_INTERRUPT)
+        job->is_interrupted = true; /* the time was too short */
     g_free(job->end.reason);
     job->end.reason =
         g_strdup_printf("%s; it is kept in %s", unsaved->message, job->run->owner.work_dir);
@@ -206,8 +278,9 @@ static void close_log(struct job *job)
 static void remove_signs(const struct job *job)
 {
     static const char *const suffixes[] = {"beat", "stop"};
+    guint count = job->run->status == RUN_INTERRUPTED ? 1 : 2; /* a wish outlives an interruption */
 
-    for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+    for (guint i = 0; i < count; i++) {
         g_autofree char *key =
             g_strdup_printf("runs/%s/%s.%s", job->run->repo, job->run->name, suffixes[i]);
         g_autoptr(GError) error = NULL;
@@ -217,17 +290,55 @@ static void remove_signs(const struct job *job)
     }
 }
 
+/* What could not be saved or ended well counts less than that it begins again. */
+static void conclude_interrupted(struct job *job)
+{
+    g_autofree char *why = job_watch_why(&job->watch, NULL), *why_not = NULL, *reason = NULL;
+    g_autoptr(GError) error = NULL;
+
+    reason = g_strdup_printf("%s%s%s", why, job->end.reason ? "; " : "",
+                             job->end.reason ? job->end.reason : "");
+    if (!run_may_restart(job->run, &why_not)) {
+        g_autofree char *both = g_strdup_printf("%s, and %s", reason, why_not);
+
+        move(job, RUN_FAILED, both);
+        return;
+    }
+    run_disown(job->run);
+    move(job, RUN_INTERRUPTED, reason);
+}
+
+/* Its engine, or somebody there, wanted it to end. */
+static void conclude_stopped(struct job *job)
+{
+    enum run_status ends;
+    g_autofree char *why = job_watch_why(&job->watch, &ends);
+
+    move(job, ends, why);
+}
+
 /* The last move: by what was asked for, then by how it went. */
 static void conclude(struct job *job)
 {
     if (job_watch_wish(&job->watch) == STOP_ABORT) {
         note_wish(STOP_ABORT, job);
         move(job, RUN_ABORTED, NULL);
+    } else if (job->is_interrupted && job_watch_wish(&job->watch) == STOP_INTERRUPT) {
+        conclude_interrupted(job);
     } else if (job->end.reason) {
         move(job, RUN_FAILED, job->end.reason);
+    } else if (job->run->status == RUN_STOPPING) {
+        conclude_stopped(job);
     } else {
-        move(job, job->run->status == RUN_STOPPING ? RUN_STOPPED : RUN_DONE, NULL);
+        move(job, RUN_DONE, NULL);
     }
+}
+
+static bool start_again(const struct run *run, GError **error)
+{
+    const struct engine *engine = engine_of(run, error);
+
+    return engine && engine->start_again(run, error);
 }
 
 static bool run_taken(struct job *job, GError **error)
@@ -236,7 +347,9 @@ static bool run_taken(struct job *job, GError **error)
 
     if (!job_watch_start(&job->watch, job->root, job->run, error))
         return false;
+    job->step_us = g_get_monotonic_time();
     run_commands(job);
+    say_step(job, "the commands have ended");
     job_watch_look(&job->watch); /* an abort of the last second still means: save nothing */
     ran = job->run->status != RUN_DOWNLOADING && job->end.exit_code >= 0;
     job->run->exit_code = job->end.exit_code;
@@ -250,7 +363,7 @@ static bool run_taken(struct job *job, GError **error)
     launch_clear(&job->launch);
     if (!job->taken)
         remove_signs(job);
-    return true;
+    return job->taken || job->run->status != RUN_INTERRUPTED || start_again(job->run, error);
 }
 
 bool job_run(struct store *root, const struct run_root *where, const char *repo, const char *name,

@@ -26,6 +26,19 @@ static bool make_prefix(struct store *root, const struct run *run, const char *a
            store_write(root, prefix, "", 0, NULL, NULL, error);
 }
 
+/* What an earlier attempt left of an artifact that is not mounted. */
+static bool restore(struct store *root, const struct run *run, const char *artifact,
+                    const char *path, const int *stop, GError **error)
+{
+    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
+    struct transfer_options options = {.stop = stop};
+
+    if (transfer_download(root, prefix, path, &options, NULL, error))
+        return true;
+    g_prefix_error(error, "artifact %s could not be restored: ", artifact);
+    return false;
+}
+
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
                       const int *stop, GError **error)
 {
@@ -63,7 +76,9 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
         g_autofree char *path = work_dir_path(run, artifact->path);
 
         if (!make_directory(path, artifact->path, error) ||
-            (artifact->mount && !make_prefix(root, run, artifact->path, error)))
+            (artifact->mount && !make_prefix(root, run, artifact->path, error)) ||
+            (!artifact->mount && run->attempt > 1 &&
+             !restore(root, run, artifact->path, path, stop, error)))
             return false;
     }
     return true;

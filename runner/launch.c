@@ -144,6 +144,8 @@ static bool set_environment(struct launch *launch, GError **error)
         if (!set_entry(launch, *at, error))
             return false;
     launch_set(launch, "DSTACK_RUN_ATTEMPT", attempt);
+    if (run->attempt > 1)
+        launch_set(launch, "DSTACK_RESUMED", "1");
     launch_set(launch, JOB_VARIABLE, run->id);
     return true;
 }

@@ -163,7 +163,7 @@ bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, co
 
             if (!run)
                 return false;
-            if (run_status_is_final(run->status))
+            if (run_status_is_final(run->status) || (reader->until_idle && run->is_idle))
                 return finish(reader, each, user, run, final, error);
             run_free(run);
             refresh_us = g_get_monotonic_time() + (int64_t)reader->pause_ms * REFRESH_FACTOR * 1000;

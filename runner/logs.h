@@ -29,6 +29,7 @@ struct log_reader {
     char *repo, *run;
     uint64_t next;     /* the segment to read next */
     unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
+    bool until_idle;   /* following ends, too, when nobody will start an interrupted run again */
 };
 
 /* SINCE_MS (0: all) skips segments that were written before. */

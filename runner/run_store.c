@@ -1,6 +1,7 @@
 #include "runner/run_store.h"
 #include "config/error.h"
 #include "config/log.h"
+#include "runner/engine.h"
 #include "runner/lost.h"
 #include "runner/run_marker.h"
 #include "runner/run_name.h"
@@ -210,11 +211,14 @@ struct run *run_store_refresh(struct store *root, const char *repo, const char *
 {
     g_autoptr(Run) run = run_store_load(root, repo, name, error);
     g_autoptr(GError) raced = NULL;
-    bool lost;
+    struct run_fate fate = {0};
+    bool settled;
 
-    if (!run || !run_is_lost(root, run, &lost, error))
+    if (!run || !run_find_fate(root, run, &fate, error))
         return NULL;
-    if (!lost || run_settle_lost(root, run, &raced))
+    settled = !fate.is_lost || run_settle_lost(root, run, &fate, &raced);
+    g_free(fate.reason);
+    if (settled)
         return g_steal_pointer(&run);
     if (error_is(raced, ESTALE)) /* someone else settled it, or the runner came back */
         return run_store_load(root, repo, name, error);
@@ -250,9 +254,13 @@ bool run_store_stop_wish(struct store *root, const char *repo, const char *name,
 static bool end_unowned(struct store *root, struct run *run, bool abort, GError **error)
 {
     enum run_status way = abort ? RUN_ABORTING : RUN_STOPPING;
+    const struct engine *engine = run->engine_job ? engine_of(run, NULL) : NULL;
+    g_autoptr(GError) queued = NULL;
 
     if (run->status != way && !run_store_move(root, run, way, NULL, error))
         return false;
+    if (engine && engine->requeues && !engine->cancel(run, &queued))
+        log_warning("%s; the job ends as soon as it starts", queued->message);
     return run_store_move(root, run, abort ? RUN_ABORTED : RUN_STOPPED, NULL, error);
 }
 

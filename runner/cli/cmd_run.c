@@ -5,6 +5,7 @@
 #include "config/workflow_values.h"
 #include "runner/cli/arguments.h"
 #include "runner/logs.h"
+#include "runner/restart.h"
 #include "runner/submit.h"
 #include "storage/remote.h"
 
@@ -166,18 +167,46 @@ static bool handle_signal(struct store *root, const struct run *run, bool *abort
     return true;
 }
 
-/* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
-static bool follow(struct store *root, const struct run *run, struct run **final, GError **error)
+/* An interrupted run that nobody else starts again is submitted once more; any other is FINAL. */
+static bool go_on(const struct submit_request *request, struct run **final, GError **error)
 {
+    g_autoptr(Run) run = g_steal_pointer(final);
+    g_autofree char *why_not = NULL;
+    g_autoptr(GError) raced = NULL;
+
+    if (run->status != RUN_INTERRUPTED) {
+        *final = g_steal_pointer(&run);
+        return true;
+    }
+    if (run_may_restart(run, &why_not)) {
+        fprintf(stderr, "Interrupted (%s): starting again\n", run->reason ? run->reason : "?");
+        if (submit_again(request, run, &raced) || error_is(raced, ESTALE))
+            return true;
+    } else if (run_store_move(request->root, run, RUN_FAILED, why_not, &raced)) {
+        *final = g_steal_pointer(&run);
+        return true;
+    }
+    g_propagate_error(error, g_steal_pointer(&raced));
+    return false;
+}
+
+/* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
+static bool follow(const struct submit_request *request, const struct run *run, struct run **final,
+                   GError **error)
+{
+    struct store *root = request->root;
     struct log_reader reader = {0};
     bool aborting = false;
     bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, error);
 
+    reader.until_idle = true;
     while (ok && !*final) {
         g_autoptr(GError) why = NULL;
 
-        if (log_reader_follow(&reader, print_log, &aborting, &stop_following, final, &why))
-            break;
+        if (log_reader_follow(&reader, print_log, &aborting, &stop_following, final, &why)) {
+            ok = go_on(request, final, error);
+            continue;
+        }
         if (!error_is(why, ECANCELED)) {
             g_propagate_error(error, g_steal_pointer(&why));
             ok = false;
@@ -239,6 +268,7 @@ static bool choose_root(struct cli_roots *roots, const struct options *options,
     request->where.url = g_strdup(remote->storage);
     remote_options(remote, &request->where.options);
     request->engine = remote->engine;
+    request->where.slurm = &remote->slurm;
     *notice = embedded ? remote->storage : NULL;
     return true;
 }
@@ -290,7 +320,7 @@ static int run_workflow(struct cli_roots *roots, const struct options *options, 
         print_row(run, options->tag);
         if (options->detach)
             status = 0;
-        else if (follow(request.root, run, &final, error))
+        else if (follow(&request, run, &final, error))
             status = final ? show_end(final) : 0;
     }
     store_unref(request.root);
