@@ -5,6 +5,7 @@
 #include "runner/job_files.h"
 #include "runner/lost.h"
 #include "runner/machine.h"
+#include "runner/notice.h"
 #include "runner/restart.h"
 #include "runner/work_dir.h"
 #include <stdarg.h>
@@ -343,10 +344,12 @@ static bool start_again(const struct run *run, GError **error)
 
 static bool run_taken(struct job *job, GError **error)
 {
+    struct notices *notices;
     bool ran;
 
     if (!job_watch_start(&job->watch, job->root, job->run, error))
         return false;
+    notices = notices_start(&job->watch);
     job->step_us = g_get_monotonic_time();
     run_commands(job);
     say_step(job, "the commands have ended");
@@ -359,6 +362,7 @@ static bool run_taken(struct job *job, GError **error)
     clean(job); /* before the log: it may need the room */
     close_log(job);
     conclude(job);
+    notices_stop(notices);
     job_watch_stop(&job->watch);
     launch_clear(&job->launch);
     if (!job->taken)

@@ -102,7 +102,9 @@ class Cluster(World):
 
     def begin(self, workflow, *options):
         name = self.ok("run", workflow, "-d", "--remote", *options).splitlines()[1].split()[0]
-        wait_for(lambda: "up" in self.ok("logs", name), LIMIT_S, f"{name} is up")
+        wait_for(lambda: "up" in self.ok("logs", name) or self.state(name)["status"] in FINAL, LIMIT_S,
+                 f"{name} is up")
+        assert "up" in self.output(name), self.state(name)
         return name
 
     def output(self, name):
@@ -157,4 +159,43 @@ echo 1 > output/a; echo 2 > live/b""", [("output", False), ("live", True)],
     job = cluster.slurm.job(cluster.number(name))
     assert (job["Partition"], job["MinMemoryNode"], job["CPUs/Task"]) == ("hi", "100M", "2")
     assert len(cluster.remote.keys("bin/")) == 2
+    cluster.assert_nothing_left()
+
+
+# Counts to STEPS, one file for each; goes on behind what it finds.
+COUNT = """
+n=$(ls {path} | wc -l)
+echo "up from $n attempt $DSTACK_RUN_ATTEMPT resumed ${{DSTACK_RESUMED:-0}}"
+while [ $n -lt {steps} ]; do
+    echo $n > {path}/.tmp && mv {path}/.tmp {path}/$(printf %04d $n)
+    n=$((n + 1)); sleep 0.1
+done
+echo counted $n
+"""
+
+
+def count(name, path, mount, steps, **more):
+    return workflow(name, COUNT.format(path=path, steps=steps), [(path, mount)],
+                    resources="{cpu: 2, interruptible: true}", **more)
+
+
+def test_preempted_runs_go_on_where_they_were(cluster, slurm):
+    cluster.write(workflows(count("live", "out", True, 60), count("saved", "out", False, 60)))
+    runs = {name: cluster.begin(name) for name in ("live", "saved")}
+    time.sleep(1)
+    for node in ("n1", "n2"):
+        slurm.preempt(node)
+    for name in runs.values():
+        cluster.wait_state(name, "interrupted", "pending", "submitted")
+    for kind, name in runs.items():
+        state = cluster.wait_state(name, *FINAL)
+        text = cluster.output(name)
+        assert state["status"] == "done", (state, text)
+        assert state["attempt"] == 2, text
+        first, second = re.findall(r"^up from (\d+) attempt (\d) resumed (\d)$", text, re.M)
+        assert first == ("0", "1", "0") and second[1:] == ("2", "1"), text
+        assert int(second[0]) > 5, f"{kind}: began anew: {text}"
+        assert "counted 60" in text
+        assert re.search(r"^dstack: preempted: \d\.\d s are left", text, re.M), text
+        assert re.search(r"^dstack: --- attempt 2, on ", text, re.M), text
     cluster.assert_nothing_left()
