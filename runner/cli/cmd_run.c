@@ -22,7 +22,7 @@
 struct options {
     gboolean detach;
     bool remote;
-    char *remote_name, *tag, *commands;
+    char *remote_name, *tag, *commands, *resume;
     char **env, **artifacts;
     char *workflow, **args; /* borrowed from words */
     char **words;
@@ -33,6 +33,7 @@ static void options_clear(struct options *options)
     g_free(options->remote_name);
     g_free(options->tag);
     g_free(options->commands);
+    g_free(options->resume);
     g_strfreev(options->env);
     g_strfreev(options->artifacts);
     g_free(options->words);
@@ -249,26 +250,39 @@ static int exit_status(const struct run *final)
     return final->exit_code > 0 ? final->exit_code : 1;
 }
 
+static void use_local(struct cli_roots *roots, struct submit_request *request)
+{
+    request->root = store_ref(roots->local);
+    request->where.url = local_url();
+}
+
+static void use_remote(const struct remote *remote, struct store *root,
+                       struct submit_request *request)
+{
+    request->root = root;
+    request->where.url = g_strdup(remote->storage);
+    remote_options(remote, &request->where.options);
+    request->engine = remote->engine;
+    request->where.slurm = &remote->slurm;
+}
+
 /* Where the run goes: this machine, or a remote. */
 static bool choose_root(struct cli_roots *roots, const struct options *options,
                         struct submit_request *request, const char **notice, GError **error)
 {
     const struct remote *remote;
     bool embedded = false;
+    struct store *root;
 
     if (!options->remote) {
-        request->root = store_ref(roots->local);
-        request->where.url = local_url();
+        use_local(roots, request);
         return true;
     }
     remote = settings_remote(&roots->settings, options->remote_name, &embedded, error);
-    request->root = remote ? remote_open(remote, error) : NULL;
-    if (!request->root)
+    root = remote ? remote_open(remote, error) : NULL;
+    if (!root)
         return false;
-    request->where.url = g_strdup(remote->storage);
-    remote_options(remote, &request->where.options);
-    request->engine = remote->engine;
-    request->where.slurm = &remote->slurm;
+    use_remote(remote, root, request);
     *notice = embedded ? remote->storage : NULL;
     return true;
 }
@@ -328,6 +342,35 @@ static int run_workflow(struct cli_roots *roots, const struct options *options, 
     return status;
 }
 
+/* Follows a run that is there, and starts it again if it was interrupted and nobody else does. */
+static int resume(struct cli_roots *roots, const char *name, GError **error)
+{
+    struct submit_request request = {.repo = roots->repo.id};
+    struct store *root = cli_find_run(roots, name, error);
+    g_autoptr(Run) run = root ? run_store_load(root, roots->repo.id, name, error) : NULL;
+    g_autoptr(Run) final = NULL;
+    int status = -1;
+
+    if (!run)
+        return -1;
+    if (root == roots->local)
+        use_local(roots, &request);
+    for (guint i = 0; i < roots->remotes->len; i++)
+        if (roots->opened->pdata[i] == root)
+            use_remote(roots->remotes->pdata[i], store_ref(root), &request);
+    if (run_status_is_final(run->status)) {
+        error_set(error, EPERM, "run %s is finished already: %s", name,
+                  run_status_name(run->status));
+    } else {
+        catch_signals();
+        if (follow(&request, run, &final, error))
+            status = final ? show_end(final) : 0;
+    }
+    store_unref(request.root);
+    g_free((char *)request.where.url);
+    return status;
+}
+
 /* "--remote NAME" names a remote if there is one called so; else NAME is the workflow, or its. */
 static char **join_remote(int *argc, char **argv)
 {
@@ -369,6 +412,8 @@ static bool parse(const struct command *command, int argc, char **argv, struct o
          "K=V"},
         {"artifact", 'a', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->artifacts,
          "One more artifact directory", "PATH"},
+        {"resume", 0, 0, G_OPTION_ARG_STRING, &options->resume,
+         "Follow that run instead, and start it again if it was interrupted", "RUN"},
         {"command", 'c', 0, G_OPTION_ARG_FILENAME, &options->commands,
          "The commands of `dstack run bash`", "COMMANDS"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -391,16 +436,18 @@ static bool parse(const struct command *command, int argc, char **argv, struct o
         return false;
     g_ptr_array_add(rest, NULL);
     options->workflow = rest->pdata[0];
-    if (!options->workflow)
+    if (options->resume && options->workflow)
+        return error_set(error, EINVAL, "--resume takes a run, and no workflow");
+    if (!options->workflow && !options->resume)
         return error_set(error, EINVAL, "name a workflow");
-    if (*options->workflow == '-')
+    if (options->workflow && *options->workflow == '-')
         return error_set(error, EINVAL, "unknown option %s", options->workflow);
-    if (options->commands && strcmp(options->workflow, "bash") != 0)
+    if (options->commands && g_strcmp0(options->workflow, "bash") != 0)
         return error_set(error, EINVAL,
                          "-c is for dstack run bash; what is the workflow's own "
                          "stands behind --");
     options->words = (char **)g_ptr_array_free(g_steal_pointer(&rest), FALSE);
-    options->args = options->words + 1;
+    options->args = options->words + (options->workflow ? 1 : 0);
     return true;
 }
 
@@ -421,7 +468,9 @@ static int run_run(const struct command *command, int argc, char **argv)
         options_clear(&options);
         return 2;
     }
-    status = cli_roots_open(&roots, &error) ? run_workflow(&roots, &options, &error) : -1;
+    status = !cli_roots_open(&roots, &error) ? -1
+             : options.resume                ? resume(&roots, options.resume, &error)
+                                             : run_workflow(&roots, &options, &error);
     cli_roots_clear(&roots);
     options_clear(&options);
     return status >= 0 ? status : cli_fail(error);
