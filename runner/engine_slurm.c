@@ -13,7 +13,7 @@
 #include "runner/slurm_script.h"
 #include <string.h>
 
-enum { WARN_S = 30, INSIDE_MS = 3000, LEFT_MAX_MS = 600000 };
+enum { WARN_S = 30, INSIDE_MS = 3000, LATE_MS = 1000, LEFT_MAX_MS = 600000 };
 #define MIB (UINT64_C(1024) * 1024)
 
 /* A job's name, taken apart. Foreign: it comes out of a document. */
@@ -286,11 +286,12 @@ static void judge_signal(const struct slurm_job *job, struct engine_signal *sign
 {
     int64_t left_s = job->end_s ? job->end_s - run_now_ms() / 1000 : -1;
 
-    signal->left_ms = left_s > 0 ? MIN(left_s * 1000, LEFT_MAX_MS) : -1;
+    signal->left_ms = job->end_s ? CLAMP(left_s * 1000, LATE_MS, LEFT_MAX_MS) : -1;
     if (job->is_preempted || job->is_requeued) {
         signal->is_interruption = true;
         signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
-    } else if (g_strcmp0(job->state, "CANCELLED") == 0) {
+    } else if (g_strcmp0(job->state, "CANCELLED") == 0 ||
+               g_strcmp0(job->state, "COMPLETING") == 0) { /* cancelled, and still here */
         signal->why = g_strdup("its job was cancelled in Slurm");
     } else if (left_s > 0 && left_s <= 3 * WARN_S) {
         signal->ends = RUN_FAILED;

@@ -275,22 +275,6 @@ static void close_log(struct job *job)
         fail(job, error);
 }
 
-/* The run is over: nobody looks for its pulse or a wish any more. */
-static void remove_signs(const struct job *job)
-{
-    static const char *const suffixes[] = {"beat", "stop"};
-    guint count = job->run->status == RUN_INTERRUPTED ? 1 : 2; /* a wish outlives an interruption */
-
-    for (guint i = 0; i < count; i++) {
-        g_autofree char *key =
-            g_strdup_printf("runs/%s/%s.%s", job->run->repo, job->run->name, suffixes[i]);
-        g_autoptr(GError) error = NULL;
-
-        if (!store_delete(job->root, key, &error))
-            log_warning("%s", error->message);
-    }
-}
-
 /* What could not be saved or ended well counts less than that it begins again. */
 static void conclude_interrupted(struct job *job)
 {
@@ -366,7 +350,7 @@ static bool run_taken(struct job *job, GError **error)
     job_watch_stop(&job->watch);
     launch_clear(&job->launch);
     if (!job->taken)
-        remove_signs(job);
+        run_store_remove_signs(job->root, job->run);
     return job->taken || job->run->status != RUN_INTERRUPTED || start_again(job->run, error);
 }
 

@@ -218,6 +218,16 @@ static bool start(struct loop *loop, GError **error)
     return false;
 }
 
+static void hear_why(struct loop *loop)
+{
+    int code = loop->end->exit_code;
+
+    job_watch_hear(loop->watch, code == 128 + SIGTERM || code == 128 + SIGKILL);
+    loop->end->wish = job_watch_wish(loop->watch);
+    if (loop->end->wish != STOP_NONE)
+        loop->stopping(loop->end->wish, loop->user);
+}
+
 bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,
                       struct mounts *mounts, int signals, job_stopping *stopping, void *user,
                       struct job_end *end, GError **error)
@@ -240,6 +250,8 @@ bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log
     provider_find(loop.run->provider, NULL)->clean(loop.run);
     read_rest(&loop);
     end->exit_code = process_exit_code(loop.wait_status);
+    if (end->exit_code != 0 && end->wish == STOP_NONE)
+        hear_why(&loop);
     if (!end->reason && end->wish == STOP_NONE && loop.wait_status != 0)
         end->reason = process_exit_text(loop.wait_status);
     return true;

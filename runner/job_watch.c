@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { HEAR_MS = 500, HEAR_AGAIN_MS = 5 };
 enum { LOOK_EVERY_MS = 1000, SOON_MS = 20000, LAST_WORD_MIN_MS = 300, LAST_WORD_MAX_MS = 3000 };
 
 void job_watch_ask(struct job_watch *watch, enum stop_wish wish)
@@ -160,6 +161,7 @@ static void heed_signal(struct job_watch *watch)
 {
     struct engine_signal signal = {0};
 
+    __atomic_store_n(&watch->asked, 1, __ATOMIC_RELEASE);
     watch->engine->explain_signal(watch->run, &signal);
     if (signal.is_interruption) {
         job_watch_interrupt(watch, signal.left_ms, signal.why);
@@ -172,6 +174,16 @@ static void heed_signal(struct job_watch *watch)
         job_watch_ask(watch, STOP_GRACEFUL);
     }
     g_free(signal.why);
+    __atomic_store_n(&watch->asked, 0, __ATOMIC_RELEASE);
+}
+
+void job_watch_hear(struct job_watch *watch, bool unsure)
+{
+    int64_t until_us = g_get_monotonic_time() + (unsure ? HEAR_MS * 1000 : 0);
+
+    while (job_watch_wish(watch) == STOP_NONE &&
+           (__atomic_load_n(&watch->asked, __ATOMIC_ACQUIRE) || g_get_monotonic_time() < until_us))
+        g_usleep(HEAR_AGAIN_MS * 1000);
 }
 
 static void *run_signals(void *user)

@@ -11,10 +11,11 @@
 #include <pthread.h>
 
 struct job_watch {
-    int stop; /* atomic: asked to end, in whichever way */
-    int over; /* atomic: nothing more is to be saved: aborted, or out of time */
-    int wish; /* atomic: the strongest enum stop_wish so far */
-    int fd;   /* an eventfd, for poll */
+    int stop;  /* atomic: asked to end, in whichever way */
+    int over;  /* atomic: nothing more is to be saved: aborted, or out of time */
+    int wish;  /* atomic: the strongest enum stop_wish so far */
+    int asked; /* atomic: a signal came, and the engine is asked what it means */
+    int fd;    /* an eventfd, for poll */
 
     struct store *root;
     const struct run *run; /* its spec and engine_job, which do not change */
@@ -46,6 +47,11 @@ enum stop_wish job_watch_wish(struct job_watch *watch);
 
 /* Asked by other means than the store. */
 void job_watch_ask(struct job_watch *watch, enum stop_wish wish);
+
+/* The commands have failed: an engine's signal may have gone to all processes of the job, and the
+ * runner hear of it last. Waits until it is known what it means; UNSURE: a moment for it to come,
+ * too. */
+void job_watch_hear(struct job_watch *watch, bool unsure);
 
 /* The machine goes in LEFT_MS (-1: soon). The first notice counts, unless a later one is more
  * urgent. */

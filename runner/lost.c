@@ -178,8 +178,7 @@ static bool stop_lost(struct store *root, struct run *run, const char *reason, G
            run_store_move(root, run, RUN_STOPPED, reason, error);
 }
 
-bool run_settle_lost(struct store *root, struct run *run, const struct run_fate *fate,
-                     GError **error)
+static bool settle(struct store *root, struct run *run, const struct run_fate *fate, GError **error)
 {
     g_autofree char *lost = run_lost_reason(run);
     const char *reason = fate && fate->reason ? fate->reason : lost;
@@ -198,4 +197,13 @@ bool run_settle_lost(struct store *root, struct run *run, const struct run_fate 
         both = g_strdup_printf("%s, and %s", reason, why_not);
     }
     return run_store_move(root, run, RUN_FAILED, both ? both : reason, error);
+}
+
+bool run_settle_lost(struct store *root, struct run *run, const struct run_fate *fate,
+                     GError **error)
+{
+    if (!settle(root, run, fate, error))
+        return false;
+    run_store_remove_signs(root, run);
+    return true;
 }

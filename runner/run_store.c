@@ -250,6 +250,20 @@ bool run_store_stop_wish(struct store *root, const char *repo, const char *name,
     return true;
 }
 
+void run_store_remove_signs(struct store *root, const struct run *run)
+{
+    static const char *const suffixes[] = {"beat", "stop"};
+    guint count = run->status == RUN_INTERRUPTED ? 1 : 2; /* a wish outlives an interruption */
+
+    for (guint i = 0; i < count; i++) {
+        g_autofree char *key = run_key(run->repo, run->name, suffixes[i]);
+        g_autoptr(GError) error = NULL;
+
+        if (!store_delete(root, key, &error))
+            log_warning("%s", error->message);
+    }
+}
+
 /* Nobody has the run yet: end it here. ESTALE: somebody has it now. */
 static bool end_unowned(struct store *root, struct run *run, bool abort, GError **error)
 {
@@ -261,7 +275,10 @@ static bool end_unowned(struct store *root, struct run *run, bool abort, GError 
         return false;
     if (engine && engine->requeues && !engine->cancel(run, &queued))
         log_warning("%s; the job ends as soon as it starts", queued->message);
-    return run_store_move(root, run, abort ? RUN_ABORTED : RUN_STOPPED, NULL, error);
+    if (!run_store_move(root, run, abort ? RUN_ABORTED : RUN_STOPPED, NULL, error))
+        return false;
+    run_store_remove_signs(root, run);
+    return true;
 }
 
 bool run_store_request_stop(struct store *root, const char *repo, const char *name, bool abort,

@@ -57,6 +57,10 @@ enum stop_wish { STOP_NONE, STOP_INTERRUPT, STOP_GRACEFUL, STOP_ABORT };
 bool run_store_stop_wish(struct store *root, const char *repo, const char *name,
                          enum stop_wish *wish, GError **error);
 
+/* RUN is over, or interrupted: nobody looks for its pulse any more, and when it is over for no wish
+ * either. */
+void run_store_remove_signs(struct store *root, const struct run *run);
+
 /* Loads the run, and settles what its dead runner could not (see run_store_list). For those who
  * wait for a run's end: `dstack run`, `logs -a`. */
 struct run *run_store_refresh(struct store *root, const char *repo, const char *name,

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -46,6 +47,12 @@ class Slurm:
         """A job that takes all of NODE."""
         return self.run("sbatch", "--parsable", "-p", "hi", "-w", node, "-c2", "-o", "/dev/null",
                         "--wrap", f"sleep {seconds}")
+
+    def resume(self, node):
+        """Slurm may have done so by itself: the node answers."""
+        wait_for(lambda: "DOWN" not in self.run("sinfo", "-h", "-p", "hi", "-n", node, "-o", "%T").upper()
+                 or not self.run("scontrol", "update", f"nodename={node}", "state=RESUME"), 10,
+                 f"{node} is up")
 
     def idle(self):
         return not self.run("squeue", "-h", "-o", "%i")
@@ -100,8 +107,11 @@ class Cluster(World):
     def number(self, name):
         return self.state(name)["engine_job"].split()[0]
 
+    def submit(self, workflow, *options):
+        return self.ok("run", workflow, "-d", "--remote", *options).splitlines()[1].split()[0]
+
     def begin(self, workflow, *options):
-        name = self.ok("run", workflow, "-d", "--remote", *options).splitlines()[1].split()[0]
+        name = self.submit(workflow, *options)
         wait_for(lambda: "up" in self.ok("logs", name) or self.state(name)["status"] in FINAL, LIMIT_S,
                  f"{name} is up")
         assert "up" in self.output(name), self.state(name)
@@ -162,6 +172,134 @@ echo 1 > output/a; echo 2 > live/b""", [("output", False), ("live", True)],
     cluster.assert_nothing_left()
 
 
+TRAIN = """
+import hashlib, os, sys, time
+import torch
+
+steps, every = int(sys.argv[1]), int(sys.argv[2])
+torch.manual_seed(7)
+torch.set_num_threads(1)
+model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+last = "checkpoints/last.pt"
+first = 0
+if os.path.exists(last):
+    saved = torch.load(last)
+    model.load_state_dict(saved["model"])
+    optimiser.load_state_dict(saved["optimiser"])
+    torch.set_rng_state(saved["rng"])
+    first = saved["step"]
+print(f"up at step {first}", flush=True)
+for step in range(first, steps):
+    x = torch.randn(32, 8)
+    loss = ((model(x) - x.pow(2).sum(1, keepdim=True)) ** 2).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    print(f"step {step}", flush=True)
+    if (step + 1) % every == 0:
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(),
+                    "rng": torch.get_rng_state(), "step": step + 1}, last + ".tmp")
+        os.rename(last + ".tmp", last)
+    time.sleep(0.1)
+weights = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
+print("final", loss.item().hex(), hashlib.sha256(weights).hexdigest())
+"""
+TIMES = 3 if LONG else 1
+STEPS, EVERY = (400, 10) if LONG else (120, 10)
+
+
+def train(name, mount):
+    return workflow(name, f"/usr/bin/python3 train.py {STEPS} {EVERY}", [("checkpoints", mount)],
+                    resources="{cpu: 1, interruptible: true}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What the training says at its end when nobody disturbs it."""
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    (directory / "checkpoints").mkdir()
+    (directory / "train.py").write_text(TRAIN.replace("time.sleep(0.1)", ""))
+    done = subprocess.run(["/usr/bin/python3", "train.py", str(STEPS), str(EVERY)], cwd=directory,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def assert_same_end(cluster, name, uninterrupted, times):
+    state = cluster.wait_state(name, *FINAL)
+    text = cluster.output(name)
+    assert state["status"] == "done", (state, text)
+    assert state["attempt"] == times + 1, (state, text)
+    assert re.findall(r"^final .*$", text, re.M) == [uninterrupted], text
+    repeated = len(re.findall(r"^step \d+$", text, re.M)) - STEPS
+    assert 0 <= repeated <= times * EVERY, f"{repeated} steps were repeated: {text}"
+
+
+def wait_steps(cluster, name, attempt):
+    """Until the attempt has saved a checkpoint of its own."""
+    def reached():
+        parts = cluster.output(name).split("up at step ")
+        return len(parts) > attempt and len(re.findall(r"^step ", parts[attempt], re.M)) > EVERY + 1
+    wait_for(reached, LIMIT_S, f"{name}, attempt {attempt} trains")
+
+
+def kill_all(cluster, name):
+    """The runner, its keeper, the mount and the commands, at once: a power cut."""
+    for _ in range(3):
+        for pid in processes_of(cluster.home):
+            try:
+                process = pathlib.Path(f"/proc/{pid}")
+                if name.encode() in (process / "cmdline").read_bytes() + \
+                        (process / "environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, FileNotFoundError):
+                pass
+
+
+def assert_warned(text):
+    """What an interruption with a warning leaves in the log."""
+    assert re.search(r"^dstack: preempted: \d\.\d s are left", text, re.M), text
+    for step in ("the commands have ended", "mounts are saved", "artifacts are saved"):
+        assert re.search(rf"^dstack: {step}, after \d+\.\d\d s; \d\.\d s are left$", text, re.M), text
+    assert re.search(r"^dstack: --- attempt 2, on ", text, re.M), text
+
+
+def test_training_ends_as_if_nobody_had_disturbed_it(cluster, slurm, uninterrupted):
+    """Of four runs, two are preempted (one with an artifact that is not mounted); of one, all
+    processes are killed, and `dstack run` submits it again; the node of one goes down."""
+    (cluster.repo / "train.py").write_text(TRAIN)
+    cluster.write(workflows(train("mounted", True), train("saved", False)))
+    preempted, down = [cluster.submit("mounted"), cluster.submit("saved")], cluster.submit("mounted")
+    followed = cluster.start("run", "mounted", "--remote")
+    wait_for(lambda: len(cluster.runs()) == 4, LIMIT_S, "all are submitted")
+    killed = cluster.last()["run"]
+    for name in (*preempted, down, killed):
+        wait_steps(cluster, name, 1)
+    node = slurm.job(cluster.number(down))["NodeList"]
+    assert {slurm.job(cluster.number(name))["NodeList"] for name in preempted} == {"n1"}
+    assert node == "n2"
+    kill_all(cluster, killed)
+    slurm.run("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=power")
+    try:
+        for attempt in range(1, TIMES + 1):
+            for name in preempted:
+                wait_steps(cluster, name, attempt)
+            slurm.preempt("n1", 0)
+            for name in preempted:
+                wait_for(lambda: cluster.state(name)["attempt"] > attempt, LIMIT_S, f"{name} goes on")
+        out, err = followed.communicate(timeout=LIMIT_S)
+    finally:
+        slurm.resume(node)
+    assert followed.returncode == 0 and "Interrupted (" in err, (out, err)
+    for name in (down, killed):
+        assert_same_end(cluster, name, uninterrupted, 1)
+    for name in preempted:
+        assert_same_end(cluster, name, uninterrupted, TIMES)
+        assert_warned(cluster.output(name))
+    cluster.assert_nothing_left()
+
+
 # Counts to STEPS, one file for each; goes on behind what it finds.
 COUNT = """
 n=$(ls {path} | wc -l)
@@ -179,23 +317,83 @@ def count(name, path, mount, steps, **more):
                     resources="{cpu: 2, interruptible: true}", **more)
 
 
-def test_preempted_runs_go_on_where_they_were(cluster, slurm):
-    cluster.write(workflows(count("live", "out", True, 60), count("saved", "out", False, 60)))
-    runs = {name: cluster.begin(name) for name in ("live", "saved")}
-    time.sleep(1)
-    for node in ("n1", "n2"):
-        slurm.preempt(node)
-    for name in runs.values():
-        cluster.wait_state(name, "interrupted", "pending", "submitted")
-    for kind, name in runs.items():
-        state = cluster.wait_state(name, *FINAL)
-        text = cluster.output(name)
-        assert state["status"] == "done", (state, text)
-        assert state["attempt"] == 2, text
-        first, second = re.findall(r"^up from (\d+) attempt (\d) resumed (\d)$", text, re.M)
-        assert first == ("0", "1", "0") and second[1:] == ("2", "1"), text
-        assert int(second[0]) > 5, f"{kind}: began anew: {text}"
-        assert "counted 60" in text
-        assert re.search(r"^dstack: preempted: \d\.\d s are left", text, re.M), text
-        assert re.search(r"^dstack: --- attempt 2, on ", text, re.M), text
+
+
+@pytest.mark.skipif(not LONG, reason="five minutes of preemptions")
+def test_many_runs_preempted_at_any_moment(cluster, slurm):
+    steps = 150
+    cluster.write(workflows(*(count(f"run{i}", "out", i % 2 == 0, steps) for i in range(20))))
+    names = [cluster.submit(f"run{i}") for i in range(20)]
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        time.sleep(random.uniform(0, 12))
+        slurm.preempt(random.choice(["n1", "n2"]), 1)
+    for name in names:
+        state = cluster.wait_state(name, *FINAL, seconds=900)
+        assert state["status"] == "done", (name, state, cluster.output(name))
+        assert f"counted {steps}" in cluster.output(name)
+        for step in (0, steps - 1):
+            assert cluster.artifact(name, f"out/{step:04}") == f"{step}\n".encode()
     cluster.assert_nothing_left()
+
+
+WAIT = """
+echo up
+sleep 60"""
+
+
+def test_a_run_that_waits_and_one_that_is_cancelled(cluster, slurm):
+    cluster.write(workflows(workflow("wait", WAIT, [("output", False)], resources="{cpu: 2}"),
+                            workflow("go-on", WAIT, resources="{cpu: 1, interruptible: true}")))
+    first, second = cluster.begin("wait"), cluster.begin("wait")
+    queued = cluster.submit("wait")
+    wait_for(lambda: "waiting: Resources" in cluster.ok("ps", "-v", queued), LIMIT_S, "the reason")
+    job = cluster.number(queued)
+    cluster.ok("stop", "-y", queued)
+    assert cluster.state(queued)["status"] == "stopped"
+    assert slurm.job(job)["JobState"] == "CANCELLED"
+    slurm.run("scancel", cluster.number(first))
+    assert cluster.wait_state(first, *FINAL)["status"] == "stopped"
+    assert "cancelled in Slurm" in cluster.state(first)["reason"]
+    cluster.ok("stop", "-x", "-y", second)
+    assert cluster.wait_state(second, *FINAL)["status"] == "aborted"
+    lost = cluster.begin("wait")
+    kill_all(cluster, lost)
+    wait_for(lambda: "failed" in cluster.ok("ps", lost), LIMIT_S, "the loss is found out")
+    assert cluster.state(lost)["reason"] == "runner lost"
+    cluster.assert_nothing_left()
+
+
+def test_what_the_cluster_cannot_give_is_refused(cluster):
+    cluster.write(workflows(workflow("cpus", "true", resources="{cpu: 64}"),
+                            workflow("memory", "true", resources="{memory: 900GB}"),
+                            workflow("gpu", "true", resources="{gpu: {name: A100, memory: 40GB}}"),
+                            workflow("nodes", "true", nodes=9), workflow("one", "true")))
+    before = len(cluster.remote.keys("runs/"))
+    for name, asked in (("cpus", "64 CPUs"), ("memory", "900.0GiB of memory"), ("gpu", "1 GPU A100"),
+                        ("nodes", "9 nodes")):
+        message = cluster.refuses("run", name, "--remote")
+        assert f"partition hi cannot give" in message and asked in message, message
+        assert "2 CPUs, 4000 MB, no GPU" in message, message
+    cluster.configure("--slurm-partition", "nowhere")
+    assert "no partition nowhere; it has: spot, hi" in cluster.refuses("run", "one", "--remote")
+    cluster.configure("--slurm-option", "--no-such-option")
+    assert "no-such-option" in cluster.refuses("run", "one", "--remote")
+    cluster.configure()
+    path = cluster.environment["PATH"]
+    empty = cluster.home / "bin"
+    empty.mkdir()
+    for tool in ("git", "fusermount3"):
+        (empty / tool).symlink_to(shutil.which(tool))
+    cluster.environment["PATH"] = str(empty)
+    assert "no sinfo on this machine: install Slurm's" in cluster.refuses("run", "one", "--remote")
+    cluster.environment["PATH"] = path
+    conf = pathlib.Path(cluster.environment["SLURM_CONF"])
+    broken = cluster.home / "slurm.conf"
+    broken.write_text(conf.read_text().replace("munge.sock", "no-munge.sock"))
+    cluster.environment["SLURM_CONF"] = str(broken)
+    message = cluster.refuses("run", "one", "--remote")
+    assert "munge" in message.lower(), message
+    cluster.environment["SLURM_CONF"] = str(conf)
+    failed = [k for k in cluster.remote.keys("runs/") if k.endswith(".json")]
+    assert len(failed) <= 1 and before == 0, failed  # sbatch's own refusal alone left a document
