@@ -6,6 +6,7 @@
 #include "runner/lost.h"
 #include "runner/machine.h"
 #include "runner/notice.h"
+#include "runner/ranks.h"
 #include "runner/restart.h"
 #include "runner/work_dir.h"
 #include <stdarg.h>
@@ -78,6 +79,10 @@ static bool move(struct job *job, enum run_status to, const char *reason)
 {
     int64_t until_us = g_get_monotonic_time() + (int64_t)MOVE_FOR_S * G_USEC_PER_SEC;
 
+    if (job->run->rank) { /* the document is rank 0's; ours to remember alone */
+        job->run->status = to;
+        return true;
+    }
     while (!job->taken) {
         g_autoptr(GError) error = NULL;
 
@@ -129,6 +134,16 @@ static bool begin_again(struct job *job, GError **error)
             run_store_move(job->root, run, RUN_SUBMITTED, NULL, error));
 }
 
+static void own(struct run *run)
+{
+    g_free(run->owner.host);
+    g_free(run->owner.machine);
+    run->owner.host = g_strdup(g_get_host_name());
+    run->owner.machine = machine_id();
+    run->owner.pid = getpid();
+    run->owner.start_ticks = process_start_ticks(getpid());
+}
+
 static bool take(struct job *job, GError **error)
 {
     struct run *run = job->run;
@@ -143,17 +158,12 @@ static bool take(struct job *job, GError **error)
     if (run->status != RUN_SUBMITTED)
         return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
                          run_status_name(run->status));
-    g_free(run->owner.host);
-    g_free(run->owner.machine);
-    run->owner.host = g_strdup(g_get_host_name());
-    run->owner.machine = machine_id();
-    run->owner.pid = getpid();
-    run->owner.start_ticks = process_start_ticks(getpid());
+    own(run);
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();
     if (work_dir_create(run, &bad)) {
         if (run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error))
-            return true;
+            return run->lifetime.nodes <= 1 || ranks_open(job->root, run, error);
         tree_remove(run->owner.work_dir, NULL); /* somebody stopped it just now */
         return false;
     }
@@ -173,6 +183,7 @@ static void note_wish(enum stop_wish wish, void *user)
     if (wish == STOP_INTERRUPT) {
         g_autofree char *why = job_watch_why(&job->watch, NULL);
 
+        job->step_us = g_get_monotonic_time();
         say(job, "%s: %.1f s are left to end and save", why,
             (double)job_watch_left_ms(&job->watch) / 1000);
     } else if (job->run->status != to)
@@ -182,8 +193,9 @@ static void note_wish(enum stop_wish wish, void *user)
 static bool prepare(struct job *job, GError **error)
 {
     const struct run *run = job->run;
+    g_autofree char *place = log_place(run->name, run->rank);
 
-    job->log = log_writer_open(job->root, run->repo, run->name, error);
+    job->log = log_writer_open(job->root, run->repo, place, error);
     if (job->log && run->attempt > 1)
         say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
@@ -326,6 +338,38 @@ static bool start_again(const struct run *run, GError **error)
     return engine && engine->start_again(run, error);
 }
 
+/* Rank 0 ends last, and as badly as any other; the others say how they ended. */
+static void meet_ranks(struct job *job)
+{
+    const struct run *run = job->run;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *failed = NULL;
+    enum stop_wish wish = job_watch_wish(&job->watch);
+
+    if (run->lifetime.nodes <= 1)
+        return;
+    if (run->rank) {
+        if (!ranks_report(job->root, run, job->end.reason ? 1 : 0, job->end.reason, &error))
+            fail(job, error);
+        return;
+    }
+    if (wish != STOP_ABORT && !job->end.reason &&
+        !ranks_wait(job->root, run, &job->watch, &failed, &error))
+        fail(job, error);
+    if (job_watch_wish(&job->watch) == STOP_INTERRUPT && wish == STOP_NONE)
+        job->is_interrupted = true; /* ours had ended; others had not */
+    if (failed && !job->end.reason)
+        job->end.reason = g_steal_pointer(&failed);
+}
+
+/* srun ends the other ranks when one ends badly. */
+static bool end_as_rank(const struct job *job, GError **error)
+{
+    if (job->run->lifetime.nodes <= 1 || !job->end.reason)
+        return true;
+    return error_set(error, EIO, "rank %u: %s", job->run->rank, job->end.reason);
+}
+
 static bool run_taken(struct job *job, GError **error)
 {
     struct notices *notices;
@@ -344,14 +388,36 @@ static bool run_taken(struct job *job, GError **error)
         move(job, RUN_UPLOADING, NULL);
     save(job, ran);
     clean(job); /* before the log: it may need the room */
+    meet_ranks(job);
     close_log(job);
     conclude(job);
     notices_stop(notices);
     job_watch_stop(&job->watch);
     launch_clear(&job->launch);
+    if (job->run->rank)
+        return end_as_rank(job, error);
     if (!job->taken)
         run_store_remove_signs(job->root, job->run);
-    return job->taken || job->run->status != RUN_INTERRUPTED || start_again(job->run, error);
+    if (!job->taken && job->run->status == RUN_INTERRUPTED)
+        return start_again(job->run, error);
+    return end_as_rank(job, error);
+}
+
+/* Another rank than 0 has nothing to take: rank 0 has the run. */
+static bool join(struct job *job, struct run *run, GError **error)
+{
+    own(run);
+    run->status = RUN_DOWNLOADING;
+    job->run = run;
+    return work_dir_create(run, error);
+}
+
+static bool run_rank(struct job *job, unsigned rank, const struct run *first, GError **error)
+{
+    g_autoptr(Run) run = ranks_join(job->root, first->repo, first->name, rank, error);
+
+    job->run = run;
+    return run && join(job, run, error) && run_taken(job, error);
 }
 
 bool job_run(struct store *root, const struct run_root *where, const char *repo, const char *name,
@@ -363,9 +429,10 @@ bool job_run(struct store *root, const struct run_root *where, const char *repo,
 
     job.run = run;
     job.end.exit_code = -1;
-    if (!run || !take(&job, error))
+    if (!run)
         return false;
-    fine = run_taken(&job, error);
+    fine = ranks_own(run) ? run_rank(&job, ranks_own(run), run, error)
+                          : take(&job, error) && run_taken(&job, error);
     g_free(job.end.reason);
     if (job.taken) {
         g_propagate_error(error, job.taken);

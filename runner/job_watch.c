@@ -98,7 +98,7 @@ static void beat(struct job_watch *watch)
     g_autofree char *key = g_strdup_printf("runs/%s/%s.beat", watch->repo, watch->name);
     g_autoptr(GError) error = NULL;
 
-    if (!store_write(watch->root, key, "", 0, NULL, NULL, &error))
+    if (watch->run->rank == 0 && !store_write(watch->root, key, "", 0, NULL, NULL, &error))
         log_warning("%s", error->message);
     look_for_successor(watch);
 }

@@ -19,6 +19,11 @@ char *log_prefix(const char *repo, const char *run)
     return g_strdup_printf("logs/%s/%s/", repo, run);
 }
 
+char *log_place(const char *run, unsigned rank)
+{
+    return rank ? g_strdup_printf("%s/rank-%u", run, rank) : g_strdup(run);
+}
+
 char *log_segment_key(const char *prefix, uint64_t number)
 {
     return g_strdup_printf("%s%0*" G_GUINT64_FORMAT, prefix, DIGITS, number);
@@ -82,14 +87,15 @@ static bool note_since(const struct store_object *object, void *user, GError **e
 }
 
 bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
-                     const char *run, int64_t since_ms, GError **error)
+                     const char *run, unsigned rank, int64_t since_ms, GError **error)
 {
-    g_autofree char *prefix = log_prefix(repo, run);
+    g_autofree char *place = log_place(run, rank);
+    g_autofree char *prefix = log_prefix(repo, place);
     struct since since = {prefix, since_ms * 1000000, 0};
 
     if (since_ms > 0 && !store_list(root, prefix, false, note_since, &since, error))
         return false;
-    reader->root = store_ref(root);
+    *reader = (struct log_reader){.root = store_ref(root), .rank = rank};
     reader->repo = g_strdup(repo);
     reader->run = g_strdup(run);
     reader->next = since.next;
@@ -107,7 +113,8 @@ void log_reader_clear(struct log_reader *reader)
 bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsigned *count,
                      GError **error)
 {
-    g_autofree char *prefix = log_prefix(reader->repo, reader->run);
+    g_autofree char *place = log_place(reader->run, reader->rank);
+    g_autofree char *prefix = log_prefix(reader->repo, place);
     unsigned found = 0;
 
     for (;; found++) {

@@ -67,6 +67,8 @@ static char **arguments(const struct run_root *root, const struct run *run,
     g_ptr_array_add(argv, g_strdup("-f"));
     add_option(argv, "--status-file", mount->status_file);
     add_option(argv, "--drain-timeout", drain);
+    if (run->lifetime.nodes > 1) /* each rank has one */
+        add_option(argv, "--mode", "shared");
     add_option(argv, "--endpoint", root->options.endpoint);
     add_option(argv, "--region", root->options.region);
     add_option(argv, "--profile", root->options.profile);

@@ -100,6 +100,7 @@ struct run {
 
     /* not in JSON: what its engine said when the run was last looked at (run_store_refresh) */
     char *waiting; /* for what it is in the queue; NULL: it is not known to be in one */
+    unsigned rank; /* of this process, of a run on several nodes */
     bool is_idle;  /* it was interrupted, and its engine will not start it again */
 
     char *etag; /* of the object this was read from; NULL: never written. Not in JSON */

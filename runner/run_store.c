@@ -312,6 +312,7 @@ bool run_store_remove(struct store *root, const char *repo, const char *name, GE
 {
     g_autofree char *logs = g_strdup_printf("logs/%s/%s/", repo, name);
     g_autofree char *markers = g_strdup_printf("runs/%s/%s!", repo, name);
+    g_autofree char *ranks = run_key(repo, name, "rank-");
     static const char *const SUFFIXES[] = {"stop", "beat", "json"};
     g_autoptr(Run) run = run_store_refresh(root, repo, name, error);
 
@@ -321,7 +322,8 @@ bool run_store_remove(struct store *root, const char *repo, const char *name, GE
         return error_set(error, EPERM, "run %s is %s: stop it first", name,
                          run_status_name(run->status));
     if (!store_delete_prefix(root, logs, NULL, error) ||
-        !store_delete_prefix(root, markers, NULL, error))
+        !store_delete_prefix(root, markers, NULL, error) ||
+        !store_delete_prefix(root, ranks, NULL, error))
         return false;
     for (guint i = 0; i < G_N_ELEMENTS(SUFFIXES); i++) {
         g_autofree char *key = run_key(repo, name, SUFFIXES[i]);

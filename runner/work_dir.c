@@ -9,9 +9,14 @@
 
 static char *attempt_path(const struct run *run, const char *parent, unsigned attempt)
 {
-    g_autofree char *path = g_strdup_printf("%s/%s-%.8s", parent, run->name, run->id);
+    GString *path = g_string_new(NULL);
 
-    return attempt == 1 ? g_steal_pointer(&path) : g_strdup_printf("%s.%u", path, attempt);
+    g_string_printf(path, "%s/%s-%.8s", parent, run->name, run->id);
+    if (run->rank)
+        g_string_append_printf(path, "-r%u", run->rank);
+    if (attempt > 1)
+        g_string_append_printf(path, ".%u", attempt);
+    return g_string_free(path, FALSE);
 }
 
 char *work_dir_default(const struct run *run)
@@ -25,7 +30,7 @@ char *work_dir_default(const struct run *run)
 static void remove_earlier(const struct run *run)
 {
     g_autofree char *parent = dstack_home_path("work");
-    struct run earlier = {.id = run->id};
+    struct run earlier = {.id = run->id, .rank = run->rank};
 
     if (run->attempt < 2)
         return;

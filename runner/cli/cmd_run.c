@@ -198,7 +198,7 @@ static bool follow(const struct submit_request *request, const struct run *run, 
     struct store *root = request->root;
     struct log_reader reader = {0};
     bool aborting = false;
-    bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, error);
+    bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, 0, error);
 
     reader.until_idle = true;
     while (ok && !*final) {

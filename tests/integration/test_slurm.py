@@ -397,3 +397,61 @@ def test_what_the_cluster_cannot_give_is_refused(cluster):
     cluster.environment["SLURM_CONF"] = str(conf)
     failed = [k for k in cluster.remote.keys("runs/") if k.endswith(".json")]
     assert len(failed) <= 1 and before == 0, failed  # sbatch's own refusal alone left a document
+
+
+MEET = """/usr/bin/python3 - <<'END'
+import os
+import socket
+import time
+place = os.environ["DSTACK_MASTER_ADDR"], int(os.environ["DSTACK_MASTER_PORT"])
+if os.environ["DSTACK_NODE_RANK"] == "0":
+    listener = socket.create_server(place)
+    listener.accept()[0].sendall(b"here")
+else:
+    for _ in range(300):
+        try:
+            assert socket.create_connection(place).recv(4) == b"here"
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+print("all are here")
+END"""
+MEET_BY_TORCH = """/usr/bin/python3 - <<'END'
+import os
+import torch.distributed as dist
+dist.init_process_group("gloo", init_method="tcp://%s:%s" % (
+    os.environ["DSTACK_MASTER_ADDR"], os.environ["DSTACK_MASTER_PORT"]),
+    rank=int(os.environ["DSTACK_NODE_RANK"]), world_size=int(os.environ["DSTACK_NODES"]))
+everybody = [None, None]
+dist.all_gather_object(everybody, int(os.environ["DSTACK_NODE_RANK"]))
+assert everybody == [0, 1]
+print("all are here")
+END"""
+RANKS = """
+echo "rank $DSTACK_NODE_RANK of $DSTACK_NODES at $DSTACK_MASTER_ADDR:$DSTACK_MASTER_PORT on $SLURMD_NODENAME"
+echo $DSTACK_NODE_RANK > live/$DSTACK_NODE_RANK
+echo $DSTACK_NODE_RANK > saved/$DSTACK_NODE_RANK
+{meet}
+[ $DSTACK_NODE_RANK = 0 ] || exit ${{ run.args }}"""
+
+
+def test_two_nodes(cluster, slurm):
+    cluster.write(workflows(workflow("two", RANKS.replace("{meet}", MEET_BY_TORCH if LONG else MEET), [("live", True), ("saved", False)], nodes=2,
+                                     resources="{cpu: 1}")))
+    good, bad = cluster.submit("two", "0"), cluster.submit("two", "7")
+    for name, status in ((good, "done"), (bad, "failed")):
+        state = cluster.wait_state(name, *FINAL)
+        first, second = cluster.output(name), cluster.ok("logs", name, "--rank", "1")
+        assert state["status"] == status, (state, first, second)
+        job = cluster.slurm.job(cluster.number(name))
+        assert job["NumNodes"] == "2"
+        for rank, text in ((0, first), (1, second)):
+            assert re.search(rf"^rank {rank} of 2 at \S+:2\d{{4}} on n{rank + 1}$", text, re.M), text
+            assert "all are here" in text
+        for rank in b"0", b"1":
+            for path in "live", "saved":
+                assert cluster.artifact(name, f"{path}/{rank.decode()}") == rank + b"\n"
+    assert "rank 1: exit status 7" in state["reason"]
+    cluster.ok("rm", "-y", good)
+    assert not [k for k in cluster.remote.keys() if good in k]
+    cluster.assert_nothing_left()
