@@ -7,6 +7,7 @@
 #include "runner/machine.h"
 #include "runner/notice.h"
 #include "runner/ranks.h"
+#include "runner/read_ahead.h"
 #include "runner/restart.h"
 #include "runner/work_dir.h"
 #include <stdarg.h>
@@ -29,6 +30,7 @@ struct job {
     struct job_watch watch;
     struct log_writer *log;
     struct mounts *mounts;
+    struct read_ahead *ahead;
     struct launch launch;
     struct job_end end;
     int signals;
@@ -202,6 +204,8 @@ static bool prepare(struct job *job, GError **error)
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
+    if (job->mounts)
+        job->ahead = read_ahead_start(run);
     return job->mounts != NULL;
 }
 
@@ -247,9 +251,11 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unkept = NULL;
     int64_t left_ms = job_watch_left_ms(&job->watch);
 
+    read_ahead_cancel(job->ahead);
     if (!mounts_stop(g_steal_pointer(&job->mounts), left_ms < 0 ? -1 : MAX(left_ms, MOUNTS_MIN_MS),
                      &unmounted))
         fail(job, unmounted);
+    read_ahead_stop(g_steal_pointer(&job->ahead));
     say_step(job, "mounts are saved");
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
