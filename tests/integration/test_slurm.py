@@ -233,7 +233,8 @@ def assert_same_end(cluster, name, uninterrupted, times):
     assert state["attempt"] == times + 1, (state, text)
     assert re.findall(r"^final .*$", text, re.M) == [uninterrupted], text
     repeated = len(re.findall(r"^step \d+$", text, re.M)) - STEPS
-    assert 0 <= repeated <= times * EVERY, f"{repeated} steps were repeated: {text}"
+    # the last second of a log goes with a machine that goes without a warning
+    assert -EVERY <= repeated <= times * EVERY, f"{repeated} steps were repeated: {text}"
 
 
 def wait_steps(cluster, name, attempt):
