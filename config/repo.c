@@ -31,6 +31,22 @@ static char *limit_id(const char *id)
     return g_strdup_printf("%.*s-%.*s", ID_MAX - DIGEST_LEN - 1, id, DIGEST_LEN, digest);
 }
 
+char *repo_id_of_name(const char *name)
+{
+    g_auto(GStrv) parts = g_strsplit(name, "/", 3);
+    guint count = g_strv_length(parts);
+    g_autofree char *owner = NULL, *repo = NULL, *id = NULL;
+
+    if (count == 0 || count > 2)
+        return NULL;
+    owner = safe_segment(parts[0]);
+    repo = safe_segment(parts[count - 1]);
+    if (!*owner || !*repo)
+        return NULL;
+    id = count == 2 ? g_strconcat(owner, ".", repo, NULL) : g_strdup(repo);
+    return limit_id(id);
+}
+
 char *repo_id_of_url(const char *url)
 {
     g_autofree char *path = NULL, *owner = NULL, *name = NULL, *id = NULL;
@@ -151,6 +167,24 @@ static char *plain_id(const char *top)
     return g_strdup_printf("%.80s-%.*s", *name ? name : "root", DIGEST_LEN, digest);
 }
 
+static char *id_file(const char *top)
+{
+    return g_build_filename(top, ".dstack", "repo", NULL);
+}
+
+/* NULL: none was written, or it is none. */
+static char *written_id(const char *top)
+{
+    g_autofree char *path = id_file(top), *text = NULL, *safe = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return NULL;
+    g_strchomp(text);
+    safe = safe_segment(text);
+    return *text && strcmp(safe, text) == 0 && strlen(text) <= ID_MAX ? g_steal_pointer(&text)
+                                                                      : NULL;
+}
+
 bool repo_find(const char *directory, struct repo *repo, GError **error)
 {
     g_autofree char *here = realpath(directory, NULL);
@@ -168,8 +202,34 @@ bool repo_find(const char *directory, struct repo *repo, GError **error)
         url = git_origin(repo->top);
     repo->id = url ? repo_id_of_url(url) : NULL;
     if (!repo->id)
+        repo->id = written_id(repo->top);
+    if (!repo->id)
         repo->id = plain_id(repo->top);
     return true;
+}
+
+bool repo_init(const char *directory, struct repo *repo, GError **error)
+{
+    g_autofree char *path = NULL, *folder = NULL, *line = NULL;
+    g_autofree char *here = realpath(directory, NULL);
+    g_autoptr(GError) why = NULL;
+
+    if (!repo_find(directory, repo, error))
+        return false;
+    if (repo->is_git)
+        return true;
+    if (strcmp(repo->top, here) != 0) { /* below another one: a repo of its own from now on */
+        g_free(repo->top);
+        g_free(repo->id);
+        repo->top = g_steal_pointer(&here);
+        repo->id = plain_id(repo->top);
+    }
+    path = id_file(repo->top);
+    folder = g_path_get_dirname(path);
+    line = g_strconcat(repo->id, "\n", NULL);
+    if (g_mkdir_with_parents(folder, 0777) != 0)
+        return error_set_errno(error, errno, "make %s", folder);
+    return g_file_set_contents(path, line, -1, &why) || error_set(error, EIO, "%s", why->message);
 }
 
 void repo_clear(struct repo *repo)

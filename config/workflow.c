@@ -91,6 +91,15 @@ bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mou
     return true;
 }
 
+void workflow_add_dep(struct workflow *workflow, const char *of_workflow, const char *tag)
+{
+    struct workflow_dep *dep = g_new0(struct workflow_dep, 1);
+
+    dep->workflow = g_strdup(of_workflow);
+    dep->tag = g_strdup(tag);
+    g_ptr_array_add(workflow->deps, dep);
+}
+
 static bool read_artifact(const char *file, const struct yaml_node *node, struct workflow *workflow,
                           GError **error)
 {

@@ -54,6 +54,17 @@ struct workflow *workflow_new(const char *name, const char *provider);
 bool workflow_add_artifact(struct workflow *workflow, const char *path, bool mount,
                            const char *place, GError **error);
 
+/* One of these is NULL. */
+void workflow_add_dep(struct workflow *workflow, const char *of_workflow, const char *tag);
+
+/* Values from elsewhere than a file, over those there are: EINVAL, "PLACE: …". KEY is that of
+ * resources; gpu's are gpu, gpu_name, gpu_memory. */
+bool workflow_set_resource(struct workflow *workflow, const char *key, const char *text,
+                           const char *place, GError **error);
+bool workflow_set_ports(struct workflow *workflow, char **ports, const char *place, GError **error);
+bool workflow_set_working_dir(struct workflow *workflow, const char *path, const char *place,
+                              GError **error);
+
 /* All workflows of one file's text, appended to LIST (struct workflow*). */
 bool workflows_parse(const char *name, const char *text, size_t size, GPtrArray *list,
                      GError **error);

@@ -2,40 +2,57 @@
  * nobody else writes, the list is remembered, and the store is not asked again. */
 #include "fusefs/fs_internal.h"
 
+#include <dirent.h>
+#include <limits.h>
 #include <string.h>
 
 #define TRIES 3 /* of a listing during which names came or went */
 
+/* A million names are 30 MB: their entries are packed. */
 struct fs_dir {
     uint64_t ino;
-    GArray *entries; /* struct fs_entry; names live in `names` */
-    GStringChunk *names;
-    GHashTable *seen;
+    GPtrArray *names; /* each with its struct tag before it, in `chunk` */
+    GStringChunk *chunk;
+    GHashTable *seen; /* the same names, while they are listed; then NULL */
+};
+
+/* What stands before a name. */
+struct tag {
+    uint8_t type;   /* a DT_ value; DT_UNKNOWN: to be looked up */
+    uint8_t ino[8]; /* unaligned */
 };
 
 static void dir_init(struct fs_dir *dir)
 {
-    dir->entries = g_array_new(FALSE, FALSE, sizeof(struct fs_entry));
-    dir->names = g_string_chunk_new(4096);
+    dir->names = g_ptr_array_new();
+    dir->chunk = g_string_chunk_new(64 * 1024);
     dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
 }
 
 static void dir_clear(struct fs_dir *dir)
 {
-    g_hash_table_unref(dir->seen);
-    g_array_free(dir->entries, TRUE);
-    g_string_chunk_free(dir->names);
+    g_clear_pointer(&dir->seen, g_hash_table_unref);
+    g_ptr_array_free(dir->names, TRUE);
+    g_string_chunk_free(dir->chunk);
 }
 
 static void add_entry(struct fs_dir *dir, const char *name, mode_t type, uint64_t ino)
 {
-    struct fs_entry entry = {.type = type, .ino = ino};
+    struct {
+        struct tag tag;
+        char name[NAME_MAX + 1];
+    } packed = {.tag.type = IFTODT(type)};
+    size_t length = strlen(name);
+    char *in_chunk;
 
     if (g_hash_table_contains(dir->seen, name))
         return; /* "a" and "a/b": the file is what shows */
-    entry.name = g_string_chunk_insert(dir->names, name);
-    g_hash_table_add(dir->seen, entry.name);
-    g_array_append_val(dir->entries, entry);
+    memcpy(packed.tag.ino, &ino, sizeof(ino));
+    memcpy(packed.name, name, MIN(length, NAME_MAX));
+    in_chunk = g_string_chunk_insert_len(dir->chunk, (char *)&packed,
+                                         (gssize)(sizeof(packed.tag) + MIN(length, NAME_MAX)));
+    g_ptr_array_add(dir->names, in_chunk + sizeof(packed.tag));
+    g_hash_table_add(dir->seen, in_chunk + sizeof(packed.tag));
 }
 
 /* Names that no path can have are not shown: "", ".", "..", longer than 255 bytes, our own. */
@@ -135,16 +152,19 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
 /* What was listed is what there is, if nothing changed meanwhile. fs->lock held. */
 static bool remember(struct fs *fs, struct inode *inode, const struct fs_dir *dir, uint64_t changes)
 {
+    struct fs_entry entry;
+
     if (inode->names)
         return true;
     if (inode->changes != changes)
         return false;
-    names_start(inode);
-    for (guint i = 0; i < dir->entries->len && inode->names; i++) {
-        const struct fs_entry *entry = &g_array_index(dir->entries, struct fs_entry, i);
-
-        names_add(fs, inode, entry->name, entry->type);
+    if (!names_start(fs, inode, dir->names->len)) {
+        inode->is_large = true;
+        return false;
     }
+    for (uint64_t i = 0; fs_dir_entry(dir, i, &entry); i++)
+        if (strcmp(entry.name, ".") != 0 && strcmp(entry.name, "..") != 0)
+            names_add(fs, inode, entry.name, entry.type);
     return true;
 }
 
@@ -158,7 +178,7 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
         uint64_t changes;
 
         pthread_mutex_lock(&fs->lock);
-        known = inode->names != NULL || (inode->is_large && max_pages);
+        known = inode->names != NULL || inode->is_large;
         changes = inode->changes;
         pthread_mutex_unlock(&fs->lock);
         if (known)
@@ -167,28 +187,48 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
         error = list_store(fs, caller, inode, max_pages, &dir, &whole);
         pthread_mutex_lock(&fs->lock);
         known = !error && whole && remember(fs, inode, &dir, changes);
-        inode->is_large = !error && !whole;
+        if (!error && !whole)
+            inode->is_large = true;
         pthread_mutex_unlock(&fs->lock);
         dir_clear(&dir);
     }
     return error;
 }
 
-static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, struct fs_dir *dir)
+static void add_dots(struct fs *fs, struct inode *inode, struct fs_dir *dir)
 {
-    bool whole;
-    int error = fs_is_authority(fs) ? dir_learn(fs, caller, inode, 0) : 0;
-
-    add_entry(dir, ".", S_IFDIR, inode->ino);
     pthread_mutex_lock(&fs->lock);
+    add_entry(dir, ".", S_IFDIR, inode->ino);
     add_entry(dir, "..", S_IFDIR, inode->parent ? inode->parent->ino : inode->ino);
     pthread_mutex_unlock(&fs->lock);
-    if (error || list_here(fs, inode, dir))
-        return error;
-    error = list_store(fs, caller, inode, 0, dir, &whole);
-    pthread_mutex_lock(&fs->lock);
-    add_children(dir, inode, false);
-    pthread_mutex_unlock(&fs->lock);
+}
+
+/* Lists INODE into DIR, which is initialised here. */
+static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, struct fs_dir *dir)
+{
+    bool is_known = false, whole;
+    int error = 0;
+
+    for (int i = 0; i < TRIES && !error && !is_known; i++) {
+        uint64_t changes;
+
+        if (i)
+            dir_clear(dir);
+        dir_init(dir);
+        add_dots(fs, inode, dir);
+        if (list_here(fs, inode, dir))
+            break;
+        pthread_mutex_lock(&fs->lock);
+        changes = inode->changes;
+        pthread_mutex_unlock(&fs->lock);
+        error = list_store(fs, caller, inode, 0, dir, &whole);
+        pthread_mutex_lock(&fs->lock);
+        is_known = !error &&
+                   (!fs_is_authority(fs) || remember(fs, inode, dir, changes) || inode->is_large);
+        add_children(dir, inode, false);
+        pthread_mutex_unlock(&fs->lock);
+    }
+    g_clear_pointer(&dir->seen, g_hash_table_unref);
     return error;
 }
 
@@ -206,7 +246,6 @@ int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_
     }
     dir = g_new0(struct fs_dir, 1);
     dir->ino = ino;
-    dir_init(dir);
     error = list(fs, caller, inode, dir);
     inode_unpin(fs, inode);
     if (error)
@@ -224,15 +263,22 @@ int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir)
     if (!inode)
         return ESTALE;
     dir_clear(dir);
-    dir_init(dir);
     error = list(fs, caller, inode, dir);
     inode_unpin(fs, inode);
     return error;
 }
 
-const struct fs_entry *fs_dir_entry(const struct fs_dir *dir, uint64_t index)
+bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *entry)
 {
-    return index < dir->entries->len ? &g_array_index(dir->entries, struct fs_entry, index) : NULL;
+    struct tag tag;
+
+    if (index >= dir->names->len)
+        return false;
+    entry->name = dir->names->pdata[index];
+    memcpy(&tag, entry->name - sizeof(tag), sizeof(tag));
+    entry->type = DTTOIF(tag.type);
+    memcpy(&entry->ino, tag.ino, sizeof(entry->ino));
+    return true;
 }
 
 void fs_closedir(struct fs_dir *dir)

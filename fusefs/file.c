@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#define REOPEN_MS 50
+
 /* An open asks the store, so that who opens a file after another client closed it sees what that
  * one wrote; unless the user said that things may be believed for long. */
 static unsigned open_ttl_ms(struct fs *fs)
@@ -11,20 +13,44 @@ static unsigned open_ttl_ms(struct fs *fs)
     return fs->options.attr_ttl_ms > ATTR_TTL_MS ? fs->options.attr_ttl_ms : 0;
 }
 
+/* inode->lock held. */
 static struct fs_file *file_new(struct inode *inode, int flags)
 {
     struct fs_file *file = g_new0(struct fs_file, 1);
 
     file->inode = inode;
     file->flags = flags;
-    pthread_mutex_lock(&inode->lock);
     inode->handles++;
     if ((flags & O_ACCMODE) != O_RDONLY)
         inode->writers++;
     if ((flags & O_ACCMODE) != O_WRONLY)
         inode->readers++;
-    pthread_mutex_unlock(&inode->lock);
     return file;
+}
+
+/* A handle of INODE, unless its name goes meanwhile to another file and nobody else has it open:
+ * its bytes are gone then. The kernel answers ESTALE by looking the name up and opening once more,
+ * and once only: the next to take a name away lets it (await_reopening). */
+static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inode, int flags,
+                     struct fs_file **file, bool *keep_cache)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&inode->lock);
+    while (!error && inode->vanished && inode->publishing && !inode->handles) {
+        wait_changed(inode, 100);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    if (!error && ((inode->vanished && !inode->handles) || atomic_load(&inode->replaced)))
+        error = ESTALE;
+    if (!error) {
+        *file = file_new(inode, flags);
+        *keep_cache = !inode->grown && !(flags & O_TRUNC);
+        inode->grown = false;
+    }
+    pthread_mutex_unlock(&inode->lock);
+    atomic_store(&fs->reopen_until_ms, error == ESTALE ? now_ms() + REOPEN_MS : 0);
+    return error;
 }
 
 static bool writes(int flags)
@@ -61,11 +87,11 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
         return error;
     pthread_mutex_lock(&inode->lock);
     inode->data_dirty = true;
+    *file = file_new(inode, flags); /* takes the pin over */
     pthread_mutex_unlock(&inode->lock);
     pthread_mutex_lock(&fs->lock);
     inode->lookups++;
     pthread_mutex_unlock(&fs->lock);
-    *file = file_new(inode, flags); /* takes the pin over */
     inode_stat(inode, st);
     return 0;
 }
@@ -87,18 +113,17 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
         error = ESTALE; /* the kernel looks the name up again */
     if (!error)
         error = inode_refresh_for(fs, caller, inode, open_ttl_ms(fs));
-    if (!error && (flags & O_TRUNC))
-        error = inode_truncate(fs, caller, inode, 0);
+    if (!error)
+        error = file_join(fs, caller, inode, flags, file, keep_cache);
     if (error) {
         inode_unpin(fs, inode);
         return error;
     }
-    pthread_mutex_lock(&inode->lock);
-    *keep_cache = !inode->grown && !(flags & O_TRUNC);
-    inode->grown = false;
-    pthread_mutex_unlock(&inode->lock);
-    *file = file_new(inode, flags); /* takes the pin over */
-    return 0;
+    if (flags & O_TRUNC)
+        error = inode_truncate(fs, caller, inode, 0);
+    if (error)
+        fs_release(fs, *file);
+    return error;
 }
 
 /* A read that is not simply of the base object: piece by piece into one buffer. */

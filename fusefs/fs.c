@@ -45,11 +45,14 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->store = store_ref(store);
     fs->owner = options->lease ? g_strdup(lease_owner(options->lease)) : g_uuid_string_random();
     set_defaults(fs, options);
-    fs->max_file_bytes = fs_max_file_bytes(fs);
+    fs->max_upload_bytes = fs_max_upload_bytes(fs);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
     init_lock(&fs->gate_lock, &fs->gate_changed);
     init_lock(&fs->padding_lock, &fs->padding_changed);
+    init_lock(&fs->notes_lock, NULL);
+    fs->complaints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    fs->lost_uploads = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&fs->dirty);
     fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
@@ -163,10 +166,13 @@ void fs_free(struct fs *fs)
 {
     publishers_stop(fs);
     abort_uploads(fs);
+    leftovers_abort_lost(fs);
     store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
     inodes_free_all(fs);
     g_queue_clear(&fs->dirty);
     budget_free(fs->budget);
+    g_hash_table_unref(fs->complaints);
+    g_hash_table_unref(fs->lost_uploads);
     g_free(fs->owner);
     g_free(fs);
 }

@@ -132,15 +132,15 @@ int fs_flush(struct fs *fs, struct fs_caller *caller, struct fs_file *file);
 void fs_release(struct fs *fs, struct fs_file *file);
 
 /* A directory's names as they are when it is opened, or opened again from the beginning; INDEX goes
- * on from 0. NULL at the end. */
+ * on from 0. False at the end. */
 struct fs_entry {
-    char *name;
-    mode_t type; /* S_IFDIR, S_IFREG, S_IFLNK, or 0: "look it up" */
+    const char *name; /* the directory's, until it is closed or rewound */
+    mode_t type;      /* S_IFDIR, S_IFREG, S_IFLNK, or 0: "look it up" */
     uint64_t ino;
 };
 int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **dir);
 int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir);
-const struct fs_entry *fs_dir_entry(const struct fs_dir *dir, uint64_t index);
+bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *entry);
 void fs_closedir(struct fs_dir *dir);
 
 int fs_statfs(struct fs *fs, struct statvfs *st);

@@ -1,8 +1,8 @@
 /* What the files of the filesystem share. Not for other rooms.
  *
- * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock. None is held across
- *          a call to the store or a reply. inode->lock guards everything below its declaration;
- *          fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
+ * threads: lock order, outermost first: fs->lock, inode->lock, fs->dirty_lock; fs->notes_lock last.
+ * None is held across a call to the store or a reply. inode->lock guards everything below its
+ * declaration; fs->lock guards the tree (parent, name, children, removed, lookups, pins, table).
  */
 #pragma once
 
@@ -41,6 +41,7 @@ struct upload {
     char *key, *id; /* id NULL: being begun */
     bool staged, beginning;
     int error;        /* the first one of a part, or of its begin */
+    bool is_lost;     /* the store has it no more, nor bytes that only it had */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */
@@ -53,7 +54,7 @@ struct inode {
     struct inode *parent;
     char *name;
     GHashTable *children; /* directories: name -> inode */
-    bool is_large;        /* directories: their names are too many to be learnt by a lookup */
+    bool is_large;        /* directories: their names are too many to be learnt */
     GHashTable *names;    /* directories: what else is there, name -> S_IFDIR or 0; NULL: unknown */
     uint64_t lookups;
     unsigned pins;
@@ -88,7 +89,6 @@ struct inode {
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;
     unsigned slow_windows;
-    bool complained;       /* a failure was logged since the last success */
     bool refused;          /* the last publish failed in a way that trying again does not mend */
     uint64_t failed_close; /* the number of its close() or fsync() that failed: to be saved before
                             * those with higher numbers; 0: none did */
@@ -105,7 +105,7 @@ struct fs {
     struct store *store;
     struct fs_options options;
     struct budget *budget;
-    uint64_t part_bytes, max_file_bytes;
+    uint64_t part_bytes, max_upload_bytes;
     char *owner; /* what our own objects are named after */
     atomic_uint staged_count;
     atomic_ulong failed_closes;
@@ -124,6 +124,10 @@ struct fs {
     pthread_cond_t padding_changed;
     bool padding_taken; /* somebody has the turn to take padding */
 
+    pthread_mutex_t notes_lock;
+    GHashTable *complaints;   /* key -> when its failure was logged */
+    GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
+
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
      * gate is passed before an inode's turn to publish is waited for. */
     pthread_mutex_t gate_lock;
@@ -131,6 +135,7 @@ struct fs {
     unsigned gate_users;
     bool gate_closed;
 
+    atomic_llong reopen_until_ms; /* somebody whose open came too late opens once more */
     atomic_bool draining;
     pthread_t publishers[4];
 };
@@ -160,7 +165,8 @@ void inodes_free_all(struct fs *fs);
 bool is_directory(const struct inode *inode);
 
 /* --- names.c: what is in a directory, on a mount that is the authority. fs->lock held. --- */
-void names_start(struct inode *dir); /* from now on they are known: none, at first */
+/* From now on they are known: none, at first. False: COUNT of them are too many. */
+bool names_start(struct fs *fs, struct inode *dir, unsigned count);
 void names_forget(struct fs *fs, struct inode *dir);
 void names_add(struct fs *fs, struct inode *dir, const char *name, mode_t type);
 void names_remove(struct fs *fs, struct inode *dir, const char *name);
@@ -222,6 +228,17 @@ char *staged_key_new(struct fs *fs);
 bool key_is_staged(const char *key);                /* NULL: no */
 void staged_remove(struct fs *fs, const char *key); /* some time; no lock held */
 
+/* --- complaints.c --- */
+/* Logs that KEY is not saved, once until complain_no_more. */
+void complain(struct fs *fs, const char *key, const char *format, ...) G_GNUC_PRINTF(3, 4);
+void complain_no_more(struct fs *fs, const char *key);
+
+/* --- leftovers.c --- */
+/* The answer to an upload's begin was lost: what it began is aborted when the mount ends, or by the
+ * next one. */
+void leftovers_note_lost(struct fs *fs, const char *key);
+void leftovers_abort_lost(struct fs *fs);
+
 /* --- namespace.c --- */
 /* At once, unless somebody has INODE open for writing: then their close does it. */
 int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode);
@@ -254,8 +271,13 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
 
 /* --- upload.c --- */
-uint64_t fs_max_file_bytes(struct fs *fs); /* what the store's number of parts is enough for */
-void upload_note(struct fs *fs, const char *key, const char *id); /* for who finds it unfinished */
+uint64_t fs_max_upload_bytes(struct fs *fs); /* what the store's number of parts is enough for */
+/* How much of an object of SIZE bytes the store copies in one part; the last one is at most twice
+ * as long. */
+uint64_t copy_step(struct fs *fs, uint64_t size);
+/* INODE's upload has few numbers left. inode->lock held. */
+bool upload_is_full(struct fs *fs, const struct inode *inode);
+void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */
 void upload_forget(struct fs *fs, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */

@@ -401,7 +401,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
     struct fs_caller caller = caller_of(req);
     struct dir_handle *handle = dir_of(fi);
     g_autofree char *buffer = g_malloc(size);
-    const struct fs_entry *entry;
+    struct fs_entry entry;
     size_t used = 0;
     int error = 0;
 
@@ -412,10 +412,9 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
         fuse_reply_err(req, error);
         return;
     }
-    while ((entry = fs_dir_entry(handle->dir, offset))) {
-        struct stat st = {.st_ino = entry->ino, .st_mode = entry->type};
-        size_t need =
-            fuse_add_direntry(req, buffer + used, size - used, entry->name, &st, ++offset);
+    while (fs_dir_entry(handle->dir, offset, &entry)) {
+        struct stat st = {.st_ino = entry.ino, .st_mode = entry.type};
+        size_t need = fuse_add_direntry(req, buffer + used, size - used, entry.name, &st, ++offset);
 
         if (need > size - used)
             break;
@@ -662,6 +661,11 @@ void fuse_ops_exit(struct fuse_ops *ops)
         pthread_kill(ops->main_thread, SIGUSR1);
         g_usleep(20000);
     }
+}
+
+void fuse_ops_detach(struct fuse_ops *ops)
+{
+    fuse_session_unmount(ops->session);
 }
 
 void fuse_ops_unmount(struct fuse_ops *ops)

@@ -25,5 +25,9 @@ struct fuse_ops *fuse_ops_mount(struct fs *fs, const char *mountpoint,
 bool fuse_ops_run(struct fuse_ops *ops, GError **error);
 void fuse_ops_exit(struct fuse_ops *ops);
 
+/* Unmounts (lazily, if it is in use), for a process that ends at once: requests may be under way.
+ */
+void fuse_ops_detach(struct fuse_ops *ops);
+
 /* Unmounts (lazily, if it is in use) and frees. */
 void fuse_ops_unmount(struct fuse_ops *ops);

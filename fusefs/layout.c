@@ -243,6 +243,17 @@ void layout_mark_part(struct layout *layout, const struct layout *sent, uint64_t
     for_pieces(layout, sent, start, MIN(end, layout_size(layout)), piece_sent, keep);
 }
 
+static void piece_unsent(struct extent *piece, const struct extent *other, bool keep)
+{
+    if (piece->buffer)
+        piece->in_part = false;
+}
+
+void layout_unmark_part(struct layout *layout, uint64_t start, uint64_t end)
+{
+    for_pieces(layout, layout, start, MIN(end, layout_size(layout)), piece_unsent, true);
+}
+
 static void piece_saved(struct extent *piece, const struct extent *other, bool keep)
 {
     bool was_object = piece->in_object && !piece->buffer;

@@ -57,6 +57,10 @@ bool layout_write_in_place(struct layout *layout, uint64_t offset, const void *d
 void layout_mark_part(struct layout *layout, const struct layout *sent, uint64_t start,
                       uint64_t end, bool keep);
 
+/* The part with [start, end), which is all in memory, is not what it was sent as: its memory has to
+ * stay until it is sent again. */
+void layout_unmark_part(struct layout *layout, uint64_t start, uint64_t end);
+
 /* SAVED became the base object: whatever of LAYOUT still is what SAVED says is in it now, and
  * nothing else is. KEEP: leave the memory for readers. */
 void layout_mark_saved(struct layout *layout, const struct layout *saved, bool keep);

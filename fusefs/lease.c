@@ -40,14 +40,14 @@ char *lease_next_body(struct lease *lease)
     return body;
 }
 
-bool lease_put(struct lease *lease, const char *body, const char *condition, char **etag,
-               GError **error)
+bool lease_put(struct lease *lease, const char *body, const char *condition, unsigned deadline_ms,
+               char **etag, GError **error)
 {
     g_autoptr(StoreCall) call = store_call_put(lease->key, body, strlen(body));
 
     call->if_absent = condition && !*condition;
     call->if_match = condition && *condition ? g_strdup(condition) : NULL;
-    call->deadline_ms = lease->ttl_ms / BEATS_PER_TTL;
+    call->deadline_ms = deadline_ms;
     if (!store_run(lease->store, call, error))
         return false;
     *etag = g_strdup(call->object.etag);
@@ -65,7 +65,8 @@ static bool beat_locked(struct lease *lease, GError **error)
 
     if (!body)
         return error_set(error, ENOMEM, "no memory for the lease");
-    if (!lease_put(lease, body, lease->exclusive ? lease->etag : NULL, &etag, &why)) {
+    if (!lease_put(lease, body, lease->exclusive ? lease->etag : NULL,
+                   lease->ttl_ms / BEATS_PER_TTL, &etag, &why)) {
         if (lease->exclusive && (error_is(why, ESTALE) || error_is(why, ENOENT)))
             note_lost(lease);
         g_propagate_prefixed_error(error, g_steal_pointer(&why), "lease: ");

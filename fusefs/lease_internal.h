@@ -28,10 +28,9 @@ struct lease {
 /* The record with one more beat, as it is to be written; NULL: no memory. */
 char *lease_next_body(struct lease *lease);
 
-/* Writes BODY; CONDITION as store_write's. Bounded by the ttl: who waits for a beat does not wait
- * for long. */
-bool lease_put(struct lease *lease, const char *body, const char *condition, char **etag,
-               GError **error);
+/* Writes BODY; CONDITION as store_write's. */
+bool lease_put(struct lease *lease, const char *body, const char *condition, unsigned deadline_ms,
+               char **etag, GError **error);
 
 /* Writes the next body, over our last one. ESTALE: it is not ours any more. */
 bool lease_beat(struct lease *lease, GError **error);

@@ -137,7 +137,7 @@ static bool parse_uploads(struct lease_record *record, json_t *list)
     {
         const char *key, *id;
 
-        if (json_unpack(item, "{s:s, s:s}", "key", &key, "id", &id) != 0 || !*key || !*id)
+        if (json_unpack(item, "{s:s, s:s}", "key", &key, "id", &id) != 0 || !*key)
             return false;
         g_ptr_array_add(record->uploads, lease_upload_new(key, id));
     }

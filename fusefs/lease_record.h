@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 struct lease_upload {
-    char *key, *id;
+    char *key, *id; /* id "": one that nobody knows the id of, if there is any */
 };
 
 struct lease_rename {
@@ -26,6 +26,7 @@ struct lease_record {
     uint64_t start_ticks;
     uint64_t beats; /* goes up with every writing, so that no two bodies are equal */
     unsigned ttl_ms;
+    int64_t written_ns; /* of one taken over, by the store's clock; 0: unknown. Not in the JSON. */
     GPtrArray *uploads; /* struct lease_upload* */
     GPtrArray *renames; /* struct lease_rename* */
 };

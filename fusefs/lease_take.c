@@ -30,7 +30,7 @@ static int try_take(struct lease *lease, struct lease_record **theirs, char **et
         error_set(error, ENOMEM, "no memory for the lease");
         return -1;
     }
-    if (lease_put(lease, body, *etag ? *etag : "", &lease->etag, &why)) {
+    if (lease_put(lease, body, *etag ? *etag : "", lease->ttl_ms, &lease->etag, &why)) {
         lease->sure_until_ms = began + lease->ttl_ms;
         return 1;
     }
@@ -210,6 +210,7 @@ static bool take_exclusive(struct lease *lease, const struct lease_options *opti
 
     for (int i = 0; i < TRIES; i++) {
         g_autoptr(LeaseRecord) theirs = NULL;
+        g_autoptr(GError) why = NULL;
         int taken = try_take(lease, &theirs, &etag, error);
 
         if (taken != 0)
@@ -217,7 +218,8 @@ static bool take_exclusive(struct lease *lease, const struct lease_options *opti
         g_clear_pointer(previous, lease_record_free);
         if (!theirs)
             continue;
-        if (!has_lapsed(lease, options, theirs, etag, error))
+        if (!has_lapsed(lease, options, theirs, etag, error) ||
+            (!time_of(lease, lease->key, &theirs->written_ns, &why) && !error_is(why, ENOENT)))
             return false;
         *previous = g_steal_pointer(&theirs);
     }

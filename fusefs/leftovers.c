@@ -3,6 +3,10 @@
  *
  * An exclusive mount clears up everything of ours below the prefix, since nobody else writes there.
  * One that shares it does so behind writers that have ended or lapsed.
+ *
+ * Uploads whose id nobody knows: the answer to their begin was lost, or their mount died before it
+ * wrote the id down. Only an exclusive mount aborts those: all of a key that may have one, and
+ * those that began when the dead mount last wrote its lease.
  */
 #include "fusefs/fs_internal.h"
 
@@ -10,6 +14,9 @@
 #include <string.h>
 
 #define LAPSED_SLACK_MS 10000
+#define NS_PER_MS       INT64_C(1000000)
+#define BEAT_SLACK_MS   1000 /* what the beat on its way then did not hold yet */
+#define ABORT_MS        5000 /* at the end of a mount nobody waits longer for a silent store */
 
 struct clearing {
     struct fs *fs;
@@ -28,6 +35,76 @@ static void abort_upload(struct fs *fs, const char *key, const char *id)
         log_warning("an upload to %s stays: %s", key, call->error->message);
     else
         log_info("aborted an upload to %s that another mount had left", key);
+}
+
+typedef bool wanted_upload(const struct store_upload *upload, const void *user);
+
+/* Aborts the uploads below PREFIX for which WANTED says yes. */
+static bool abort_wanted(struct fs *fs, const char *prefix, unsigned deadline_ms,
+                         wanted_upload *wanted, const void *user, GError **error)
+{
+    g_autofree char *token = NULL;
+
+    do {
+        g_autoptr(StoreCall) page = store_call_new(STORE_UPLOADS, prefix);
+
+        page->deadline_ms = deadline_ms;
+        page->token = g_steal_pointer(&token);
+        if (!store_run(fs->store, page, error))
+            return false;
+        for (guint i = 0; i < page->uploads->len; i++) {
+            const struct store_upload *upload = page->uploads->pdata[i];
+
+            if (wanted(upload, user))
+                abort_upload(fs, upload->key, upload->upload_id);
+        }
+        token = g_strdup(page->next_token);
+    } while (token);
+    return true;
+}
+
+static bool is_any(const struct store_upload *upload, const void *user)
+{
+    return true;
+}
+
+static bool is_of_key(const struct store_upload *upload, const void *user)
+{
+    return strcmp(upload->key, user) == 0;
+}
+
+static bool began_at_the_end(const struct store_upload *upload, const void *user)
+{
+    const struct lease_record *record = user;
+
+    return upload->started_ns >= record->written_ns - BEAT_SLACK_MS * NS_PER_MS &&
+           upload->started_ns <= record->written_ns + record->ttl_ms * NS_PER_MS;
+}
+
+void leftovers_note_lost(struct fs *fs, const char *key)
+{
+    bool is_new;
+
+    if (!fs_is_authority(fs))
+        return; /* others may have begun it */
+    pthread_mutex_lock(&fs->notes_lock);
+    is_new = g_hash_table_add(fs->lost_uploads, g_strdup(key));
+    pthread_mutex_unlock(&fs->notes_lock);
+    if (is_new)
+        lease_add_upload(fs->options.lease, key, "");
+}
+
+void leftovers_abort_lost(struct fs *fs)
+{
+    g_autoptr(GError) error = NULL;
+    GHashTableIter iter;
+    gpointer key;
+
+    g_hash_table_iter_init(&iter, fs->lost_uploads);
+    while (!error && fs_is_authority(fs) && g_hash_table_iter_next(&iter, &key, NULL))
+        abort_wanted(fs, key, ABORT_MS, is_of_key, key, &error);
+    if (error)
+        log_warning("uploads that were begun twice may stay: %s", error->message);
 }
 
 static int finish_rename(struct fs *fs, const struct lease_rename *rename)
@@ -49,7 +126,11 @@ static bool clear_record(struct fs *fs, const struct lease_record *record, GErro
     for (guint i = 0; i < record->uploads->len; i++) {
         const struct lease_upload *upload = record->uploads->pdata[i];
 
-        abort_upload(fs, upload->key, upload->id);
+        if (*upload->id)
+            abort_upload(fs, upload->key, upload->id);
+        else if (fs_is_authority(fs) &&
+                 !abort_wanted(fs, upload->key, 0, is_of_key, upload->key, error))
+            return false;
     }
     for (guint i = 0; i < record->renames->len; i++) {
         const struct lease_rename *rename = record->renames->pdata[i];
@@ -110,27 +191,12 @@ static bool clear_writer(const struct store_object *object, void *user, GError *
 /* All of ours but the lease itself, and every upload to a staged object. */
 static bool collect_all(struct clearing *c, GError **error)
 {
-    g_autofree char *token = NULL;
-
     if (!store_list(c->fs->store, OWN_PREFIX, false, collect_key, c->keys, error))
         return false;
     for (guint i = c->keys->len; i-- > 0;)
         if (strcmp(c->keys->pdata[i], LEASE_KEY) == 0)
             g_ptr_array_remove_index(c->keys, i);
-    do {
-        g_autoptr(StoreCall) page = store_call_new(STORE_UPLOADS, STAGED_PREFIX);
-
-        page->token = g_steal_pointer(&token);
-        if (!store_run(c->fs->store, page, error))
-            return false;
-        for (guint i = 0; i < page->uploads->len; i++) {
-            const struct store_upload *upload = page->uploads->pdata[i];
-
-            abort_upload(c->fs, upload->key, upload->upload_id);
-        }
-        token = g_strdup(page->next_token);
-    } while (token);
-    return true;
+    return abort_wanted(c->fs, STAGED_PREFIX, 0, is_any, NULL, error);
 }
 
 static bool find_time(struct clearing *c, GError **error)
@@ -151,6 +217,9 @@ bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GErr
     struct clearing c = {.fs = fs, .keys = keys};
 
     if (previous && !clear_record(fs, previous, error))
+        return false;
+    if (previous && previous->written_ns && fs_is_authority(fs) &&
+        !abort_wanted(fs, "", 0, began_at_the_end, previous, error))
         return false;
     if (!find_time(&c, error) ||
         !store_list(fs->store, WRITERS_PREFIX, false, clear_writer, &c, error))

@@ -273,21 +273,20 @@ static void drain(struct program *p, const sigset_t *signals)
 {
     int64_t until = g_get_monotonic_time() + p->drain_timeout_s * G_USEC_PER_SEC;
     g_autoptr(GPtrArray) unsaved = NULL;
-    bool saved = false;
+    bool saved = false, abandoned = false;
 
     if (atomic_exchange(&p->drained, true))
         return;
     status_write(p->status_file, "draining", p->mountpoint, NULL, NULL);
-    while (!saved) {
+    while (!saved && !abandoned) {
         struct timespec none = {0, 0};
 
         g_clear_pointer(&unsaved, g_ptr_array_unref);
         saved = fs_drain(p->fs, 200, &unsaved);
-        if (!saved &&
-            ((p->drain_timeout_s && g_get_monotonic_time() >= until) || fs_is_hopeless(p->fs)))
+        if (!saved && fs_is_hopeless(p->fs))
             break;
-        if (!saved && sigtimedwait(signals, NULL, &none) > 0)
-            break;
+        abandoned = !saved && ((p->drain_timeout_s && g_get_monotonic_time() >= until) ||
+                               sigtimedwait(signals, NULL, &none) > 0);
     }
     if (saved)
         return;
@@ -295,6 +294,12 @@ static void drain(struct program *p, const sigset_t *signals)
     for (guint i = 0; i < unsaved->len; i++)
         log_error("not saved: %s", (char *)unsaved->pdata[i]);
     status_write(p->status_file, "failed", p->mountpoint, "not everything was saved", unsaved);
+    if (abandoned) {
+        /* What is under way may wait for the store for a minute, and there is no time left: it ends
+         * as after a crash, which the next mount clears up. */
+        fuse_ops_detach(p->ops);
+        _exit(1);
+    }
 }
 
 static void set_signals(sigset_t *signals)

@@ -13,10 +13,11 @@ static GHashTable *names_new(void)
     return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 }
 
-void names_start(struct inode *dir)
+bool names_start(struct fs *fs, struct inode *dir, unsigned count)
 {
-    if (!dir->names)
+    if (!dir->names && fs->names_count + count <= NAMES_MAX)
         dir->names = names_new();
+    return dir->names != NULL;
 }
 
 void names_forget(struct fs *fs, struct inode *dir)

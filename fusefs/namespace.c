@@ -343,7 +343,7 @@ static int attach_new(struct fs *fs, struct inode *parent, const char *name, mod
     else
         *inode = inode_new(fs, parent, name, mode);
     if (!error && S_ISDIR(mode) && fs_is_authority(fs))
-        names_start(*inode); /* it is new: nothing is in it */
+        names_start(fs, *inode, 0); /* it is new: nothing is in it */
     pthread_mutex_unlock(&fs->lock);
     return error;
 }

@@ -27,9 +27,7 @@ static int check_lease(struct publish *p)
 
     if (!lease || lease_assure(lease, &why))
         return 0;
-    if (!p->inode->complained)
-        log_error("save %s: %s", p->key, why->message);
-    p->inode->complained = true;
+    complain(p->fs, p->key, "save %s: %s", p->key, why->message);
     return error_is(why, ESTALE) ? ESTALE : EIO;
 }
 
@@ -105,12 +103,12 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
         stay_dirty(p);
     if (error)
         upload_compare(inode, &p->snapshot);
-    inode->refused = is_refusal(error);
+    inode->refused = is_refusal(error) || (error && inode->upload && inode->upload->is_lost);
     if (error) {
         inode->next_publish_ms = now_ms() + RETRY_MS;
         return;
     }
-    inode->complained = false;
+    complain_no_more(p->fs, p->key);
     if (p->goal == GOAL_STAGED)
         return;
     inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);

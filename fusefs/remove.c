@@ -4,6 +4,13 @@
 #include <errno.h>
 #include <string.h>
 
+/* Who was told to open once more is let, before another name goes (see file_join). */
+static void await_reopening(struct fs *fs, struct fs_caller *caller)
+{
+    while (now_ms() < atomic_load(&fs->reopen_until_ms) && !is_interrupted(caller))
+        g_usleep(1000);
+}
+
 /* INODE is about to lose its name. While somebody has it open, its bytes move aside, to a staged
  * object, until the last close. On success its turn to publish is held: end with
  * inode_publish_end. */
@@ -13,8 +20,10 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     g_autofree char *key = NULL, *etag = NULL, *new_etag = NULL;
     uint64_t size;
     bool move;
-    int error = inode_publish_hold(fs, caller, inode, true);
+    int error;
 
+    await_reopening(fs, caller);
+    error = inode_publish_hold(fs, caller, inode, true);
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);
@@ -24,6 +33,7 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     key = g_strdup(inode->base_key);
     etag = g_strdup(inode->etag);
     size = inode->base_size;
+    inode->vanished = !move; /* who opens it from now on waits */
     pthread_mutex_unlock(&inode->lock);
     if (move)
         error = object_copy(fs, caller, key, staged, size, etag, NULL, &new_etag);

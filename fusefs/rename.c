@@ -114,7 +114,8 @@ static int wait_copy(struct copying *c, struct fs_caller *caller, GQueue *sendin
         if (!error)
             g_hash_table_replace(c->etags, g_strdup(call->key), etag);
     } else if (error && error != EINTR) {
-        log_error("copy %s to %s: %s", call->source_key, call->key, call->error->message);
+        complain(c->fs, call->source_key, "copy %s to %s: %s", call->source_key, call->key,
+                 call->error->message);
     } else if (!error) {
         g_hash_table_replace(c->etags, g_strdup(call->key), g_strdup(call->object.etag));
     }

@@ -3,7 +3,8 @@
 
 #include <time.h>
 
-#define POLL_MS 100
+#define POLL_MS    100
+#define COPIES_MAX 8 /* ranges of one object at a time */
 
 int64_t now_ms(void)
 {
@@ -123,38 +124,71 @@ int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
     return finish_call(fs, caller, call, start_call(fs, call));
 }
 
+/* Ranges of a source on their way into an upload, the oldest first. */
+struct range_copy {
+    struct store_call *call;
+    struct waiter *waiter;
+};
+
+static int wait_range(struct fs *fs, struct fs_caller *caller, GQueue *sending,
+                      struct store_call *commit)
+{
+    g_autofree struct range_copy *range = g_queue_pop_head(sending);
+    int error = finish_call(fs, caller, range->call, range->waiter);
+
+    if (!error)
+        store_call_add_part(commit, range->call->part_number, range->call->part_etag);
+    store_call_unref(range->call);
+    return error;
+}
+
+static int copy_ranges(struct fs *fs, struct fs_caller *caller, const char *from, uint64_t size,
+                       const char *etag, struct store_call *commit)
+{
+    uint64_t step = copy_step(fs, size), offset = 0;
+    GQueue sending = G_QUEUE_INIT;
+    int error = 0;
+
+    for (unsigned number = 1; !error && offset < size; number++) {
+        struct range_copy *range = g_new0(struct range_copy, 1);
+        struct store_call *part = store_call_new(STORE_COPY_PART, commit->key);
+
+        part->upload_id = g_strdup(commit->upload_id);
+        part->part_number = number;
+        part->source_key = g_strdup(from);
+        part->if_match = g_strdup(etag);
+        part->offset = offset;
+        part->length = size - offset < 2 * step ? size - offset : step;
+        offset += part->length;
+        range->call = part;
+        range->waiter = start_call(fs, part);
+        g_queue_push_tail(&sending, range);
+        if (sending.length >= COPIES_MAX)
+            error = wait_range(fs, caller, &sending, commit);
+    }
+    while (sending.length) {
+        int late = wait_range(fs, caller, &sending, commit);
+
+        error = error ? error : late;
+    }
+    return error;
+}
+
 /* A copy that one request cannot do: an upload made of ranges of the source. */
 static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                          uint64_t size, const char *etag, GHashTable *metadata, char **new_etag)
 {
-    const struct store_caps *caps = store_caps(fs->store);
-    uint64_t step = MIN(caps->max_part_bytes, 1ull << 30), offset = 0;
     g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, to);
     g_autoptr(StoreCall) commit = NULL;
     int error;
 
     begin->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, begin);
+    upload_begun(fs, begin);
     if (error)
         return error;
-    upload_note(fs, to, begin->upload_id);
     commit = store_call_commit(to, begin->upload_id);
-    for (unsigned number = 1; !error && offset < size; number++) {
-        g_autoptr(StoreCall) part = store_call_new(STORE_COPY_PART, to);
-
-        part->upload_id = g_strdup(begin->upload_id);
-        part->part_number = number;
-        part->source_key = g_strdup(from);
-        part->if_match = g_strdup(etag);
-        part->offset = offset;
-        part->length = size - offset < 2 * step ? size - offset : step;
-        if (part->length > caps->max_part_bytes)
-            part->length = step;
-        error = run_call(fs, caller, part);
-        if (!error)
-            store_call_add_part(commit, number, part->part_etag);
-        offset += part->length;
-    }
+    error = copy_ranges(fs, caller, from, size, etag, commit);
     if (!error)
         error = run_call(fs, caller, commit);
     if (!error && new_etag)
@@ -201,7 +235,7 @@ int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
         call->metadata = metadata_copy(metadata);
     error = run_call(fs, caller, call);
     if (error && error != EINTR)
-        log_error("copy %s to %s: %s", from, to, call->error->message);
+        complain(fs, from, "copy %s to %s: %s", from, to, call->error->message);
     else if (!error && new_etag)
         *new_etag = g_strdup(call->object.etag);
     return error;

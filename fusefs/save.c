@@ -76,10 +76,9 @@ static int put_whole(struct publish *p)
     store_call_set_iov(call, (struct iovec *)(void *)iov->data, iov->len);
     call->metadata = metadata_copy(p->metadata);
     error = run_call(p->fs, p->caller, call);
-    if (error && error != EINTR && !p->inode->complained) {
-        log_error("save %s: %s; it is kept and tried again", p->key, call->error->message);
-        p->inode->complained = true;
-    }
+    if (error && error != EINTR)
+        complain(p->fs, p->key, "save %s: %s; it is kept and tried again", p->key,
+                 call->error->message);
     if (!error)
         p->etag = g_strdup(call->object.etag);
     return error;
@@ -157,7 +156,8 @@ static int drop_other_upload(struct publish *p)
     other = !error && upload && is_other_upload(p, upload);
     relined = !error && upload && !upload->staged && g_strcmp0(upload->lineage, p->lineage) != 0;
     if (other && only) {
-        log_error("%s: what was sent for %s cannot be read back", p->key, upload->key);
+        complain(p->fs, p->key, "%s: what was sent for %s cannot be read back", p->key,
+                 upload->key);
         error = EIO;
     } else if (other || (relined && !only)) {
         upload_discard(p->fs, inode);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define ZEROS_BYTES (64 * 1024)
+#define COPY_STEP   (1ull << 30)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
@@ -30,7 +31,7 @@ uint64_t part_bytes_for(struct fs *fs, unsigned number)
                MAX(fs->part_bytes, store_caps(fs->store)->min_part_bytes));
 }
 
-uint64_t fs_max_file_bytes(struct fs *fs)
+uint64_t fs_max_upload_bytes(struct fs *fs)
 {
     const struct store_caps *caps = store_caps(fs->store);
     uint64_t bytes = 0;
@@ -38,6 +39,22 @@ uint64_t fs_max_file_bytes(struct fs *fs)
     for (unsigned number = 1; number <= caps->max_parts && bytes < caps->max_object_bytes; number++)
         bytes += part_bytes_for(fs, number);
     return MIN(bytes, caps->max_object_bytes);
+}
+
+uint64_t copy_step(struct fs *fs, uint64_t size)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+
+    return MIN(MAX(COPY_STEP, size / (caps->max_parts / 4)), caps->max_part_bytes / 2);
+}
+
+bool upload_is_full(struct fs *fs, const struct inode *inode)
+{
+    unsigned most = store_caps(fs->store)->max_parts;
+    unsigned in_memory = budget_limit_bytes(fs->budget) / part_bytes_for(fs, most) + 2;
+    unsigned spare = MIN(MAX(most / 10, in_memory), most / 2);
+
+    return inode->upload && inode->upload->parts->len >= most - spare;
 }
 
 struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end)
@@ -88,11 +105,10 @@ static struct upload *upload_new(const char *key)
     return upload;
 }
 
-void upload_complain(struct inode *inode, const char *what, const struct store_call *call)
+void upload_complain(struct fs *fs, const char *what, const struct store_call *call)
 {
-    if (!inode->complained)
-        log_error("%s %s: %s; it is kept and tried again", what, call->key, call->error->message);
-    inode->complained = true;
+    complain(fs, call->key, "%s %s: %s; it is kept and tried again", what, call->key,
+             call->error->message);
 }
 
 bool part_is_short(struct fs *fs, const struct part *part)
@@ -124,16 +140,17 @@ static void part_done(struct store_call *call, void *user)
         if (!context->upload->error)
             context->upload->error = part_error(call);
         if (!orphan)
-            upload_complain(inode, "upload", call);
+            upload_complain(fs, "upload", call);
     } else {
         bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
 
         part->state = PART_SENT;
         g_free(part->etag);
         part->etag = g_strdup(call->part_etag);
-        if (!orphan && !part->copied && !part_is_short(fs, part))
-            layout_mark_part(&inode->layout, &part->sent, part->start, part->end,
-                             keep || part->changed);
+        /* One that changed meanwhile is sent again: its memory stays what it is, dirty. */
+        if (!orphan && !part->copied && !part_is_short(fs, part) && !part->changed &&
+            layout_is_unchanged(&inode->layout, &part->sent, part->start, part->end))
+            layout_mark_part(&inode->layout, &part->sent, part->start, part->end, keep);
     }
     part_forget_bytes(part);
     if (orphan && context->upload->sending == 0)
@@ -237,7 +254,7 @@ static uint64_t copyable_prefix(struct fs *fs, struct inode *inode)
 static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *upload,
                              uint64_t end)
 {
-    uint64_t step = MIN(COPY_STEP, store_caps(fs->store)->max_part_bytes / 2);
+    uint64_t step = copy_step(fs, end);
 
     while (upload->end < end) {
         uint64_t left = end - upload->end;
@@ -248,10 +265,12 @@ static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *
     }
 }
 
-void upload_note(struct fs *fs, const char *key, const char *id)
+void upload_begun(struct fs *fs, const struct store_call *begin)
 {
-    if (fs->options.lease)
-        lease_add_upload(fs->options.lease, key, id);
+    if (begin->maybe_twice)
+        leftovers_note_lost(fs, begin->key);
+    if (!begin->error && fs->options.lease)
+        lease_add_upload(fs->options.lease, begin->key, begin->upload_id);
 }
 
 void upload_forget(struct fs *fs, const char *id)
@@ -274,11 +293,11 @@ static void begin_done(struct store_call *call, void *user)
     if (call->error) {
         upload->error = error_errno(call->error);
         if (!orphan)
-            upload_complain(inode, "begin the upload of", call);
+            upload_complain(fs, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
-        upload_note(fs, upload->key, upload->id);
     }
+    upload_begun(fs, call);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
     if (!orphan && !call->error)
@@ -332,6 +351,8 @@ static uint64_t next_part_bytes(struct fs *fs, struct inode *inode, uint64_t fro
     uint64_t ready = layout_memory_end(&inode->layout, from) - from;
     uint64_t whole = part_bytes_for(fs, number);
 
+    if (inode->upload && upload_is_full(fs, inode))
+        return 0; /* the next write makes it an object, to go on behind */
     if (ready >= whole)
         return whole;
     if (number > store_caps(fs->store)->max_parts / 2)
@@ -364,10 +385,12 @@ static void pump_parts(struct fs *fs, struct inode *inode, bool flush, GArray *l
     }
 }
 
-/* Whether what is sent may have to be read before the file is finished. */
-static bool wants_staged(const struct inode *inode)
+/* Whether what is sent may have to be read before the file is finished; or copied, since one upload
+ * is not enough for what takes the place of an object as large. */
+static bool wants_staged(const struct fs *fs, const struct inode *inode)
 {
-    return inode->readers || inode->vanished || key_is_staged(inode->base_key);
+    return inode->readers || inode->vanished || key_is_staged(inode->base_key) ||
+           (inode->rewritten && inode->base_size > fs->max_upload_bytes / 2);
 }
 
 /* Begins an upload if there is enough for one. The tree's lock is held too, so that the key is the
@@ -383,7 +406,7 @@ static struct store_call *try_begin(struct fs *fs, struct inode *inode, bool flu
     pthread_mutex_lock(&inode->lock);
     prefix = copyable_prefix(fs, inode);
     if (!inode->upload && !inode->publishing && next_part_bytes(fs, inode, prefix, flush)) {
-        key = wants_staged(inode) ? staged_key_new(fs) : inode_key_locked(inode);
+        key = wants_staged(fs, inode) ? staged_key_new(fs) : inode_key_locked(inode);
         begin = begin_prepare(fs, inode, key, prefix);
         *upload = inode->upload;
     }
@@ -419,8 +442,10 @@ void upload_changed(struct inode *inode, uint64_t start, uint64_t end)
     for (guint i = 0; upload && i < upload->parts->len; i++) {
         struct part *part = upload->parts->pdata[i];
 
-        if (part->start < end && part->end > start)
-            part->changed = true;
+        if (part->start >= end || part->end <= start)
+            continue;
+        part->changed = true;
+        layout_unmark_part(&inode->layout, part->start, part->end);
     }
 }
 
@@ -431,8 +456,10 @@ void upload_compare(struct inode *inode, const struct layout *sent)
     for (guint i = 0; upload && i < upload->parts->len; i++) {
         struct part *part = upload->parts->pdata[i];
 
-        if (!part->copied && !layout_is_unchanged(&inode->layout, sent, part->start, part->end))
-            part->changed = true;
+        if (part->copied || layout_is_unchanged(&inode->layout, sent, part->start, part->end))
+            continue;
+        part->changed = true;
+        layout_unmark_part(&inode->layout, part->start, part->end);
     }
 }
 

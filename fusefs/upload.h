@@ -5,7 +5,6 @@
 #include "fusefs/fs_internal.h"
 
 #define SENDING_MAX 6
-#define COPY_STEP   (1ull << 30) /* a range that the store copies in one part */
 
 /* A part under way: the context of its call's `done`. */
 struct fs_part {
@@ -28,7 +27,7 @@ void part_forget_bytes(struct part *part);
 /* Shorter than any part but the last may be: its bytes stay in memory until the commit. */
 bool part_is_short(struct fs *fs, const struct part *part);
 void upload_free(struct upload *upload);
-void upload_complain(struct inode *inode, const char *what, const struct store_call *call);
+void upload_complain(struct fs *fs, const char *what, const struct store_call *call);
 
 /* An upload to KEY whose first PREFIX bytes the store copies, and the call that begins it. */
 struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char *key,

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define HOLE_STEP (1ull << 30)
+
 /* The stretches of PART that are in the base object alone, cut to what a buffer holds. */
 static GArray *list_gaps(const struct part *part, GArray *sizes)
 {
@@ -46,32 +48,66 @@ static int fetch_padding(struct fs *fs, struct fs_caller *caller, struct inode *
     return error;
 }
 
-/* Where the next part of SNAPSHOT from START ends, and whether the store copies it. */
+/* How much of SNAPSHOT from START may be one part: what is in memory is bounded by it, zeros are
+ * not. */
+static uint64_t most_bytes(struct fs *fs, const struct extent *extent, unsigned number)
+{
+    bool is_hole = !extent->buffer && !extent->in_object && !extent->in_part;
+
+    return is_hole ? MIN(HOLE_STEP, store_caps(fs->store)->max_part_bytes)
+                   : part_bytes_for(fs, number);
+}
+
+/* Where the next part of SNAPSHOT from START ends, and whether the store copies it. Stretches of
+ * the base object shorter than GRAIN are fetched and sent with their neighbours. */
 static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t start,
-                          unsigned number, bool *copied)
+                          unsigned number, uint64_t grain, bool *copied)
 {
     const struct store_caps *caps = store_caps(fs->store);
-    uint64_t size = layout_size(snapshot), whole = part_bytes_for(fs, number);
+    uint64_t size = layout_size(snapshot), step = copy_step(fs, size);
     unsigned index = layout_find(snapshot, start);
-    uint64_t end = start;
+    uint64_t end = start, most = most_bytes(fs, layout_at(snapshot, index), number);
 
     *copied = false;
     for (; index < layout_count(snapshot); index++) {
         const struct extent *extent = layout_at(snapshot, index);
         uint64_t run = extent->end - MAX(extent->start, start);
-        bool copyable = caps->has_copy_part && extent->in_object && run >= caps->min_part_bytes;
+        bool copyable = caps->has_copy_part && extent->in_object && run >= grain;
 
         if (copyable && end == start) {
             *copied = true;
-            return extent->end - start < 2 * COPY_STEP ? extent->end : start + COPY_STEP;
+            return extent->end - start < 2 * step ? extent->end : start + step;
         }
         if (copyable && end - start >= caps->min_part_bytes)
             return end;
+        most = MIN(most, MAX(most_bytes(fs, extent, number), end - start));
         end = extent->end;
-        if (end - start >= whole)
-            return start + whole;
+        if (end - start >= most)
+            return start + most;
     }
     return MIN(end, size);
+}
+
+/* The finest grain with which SNAPSHOT from START takes no more parts than there are numbers left
+ * from NUMBER on; 0: none does. */
+static uint64_t choose_grain(struct fs *fs, const struct layout *snapshot, uint64_t start,
+                             unsigned number)
+{
+    const struct store_caps *caps = store_caps(fs->store);
+    uint64_t size = layout_size(snapshot);
+
+    for (uint64_t grain = caps->min_part_bytes; grain <= 2 * MAX(size, caps->min_part_bytes);
+         grain *= 2) {
+        uint64_t at = start;
+        unsigned next = number;
+        bool copied;
+
+        while (at < size && next <= caps->max_parts)
+            at = plan_part(fs, snapshot, at, next++, grain, &copied);
+        if (at >= size)
+            return grain;
+    }
+    return 0;
 }
 
 /* A file's short end, that an earlier publish sent before it failed, is no part to go on behind: it
@@ -102,11 +138,15 @@ static int take_off_short_end(struct fs *fs, struct fs_caller *caller, struct in
 static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                      struct layout *snapshot)
 {
-    uint64_t size = layout_size(snapshot);
+    uint64_t size = layout_size(snapshot), grain = 0;
     int error = 0;
 
     pthread_mutex_lock(&inode->lock);
     error = take_off_short_end(fs, caller, inode, size);
+    if (!error) {
+        grain = choose_grain(fs, snapshot, inode->upload->end, inode->upload->parts->len + 1);
+        error = grain ? 0 : EFBIG;
+    }
     for (guint i = 0; !error; i++) {
         g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct starting));
         struct upload *upload = inode->upload;
@@ -120,7 +160,8 @@ static int send_rest(struct fs *fs, struct fs_caller *caller, struct inode *inod
         if (error || (i >= upload->parts->len && upload->end >= size))
             break;
         if (i >= upload->parts->len) {
-            uint64_t end = plan_part(fs, snapshot, upload->end, upload->parts->len + 1, &copied);
+            uint64_t end =
+                plan_part(fs, snapshot, upload->end, upload->parts->len + 1, grain, &copied);
 
             part = part_new(upload, inode, upload->end, end);
             part->copied = copied;
@@ -172,22 +213,40 @@ int wait_begun(struct fs_caller *caller, struct inode *inode)
     return error;
 }
 
+/* The store has the upload no more: what is somewhere else too is sent once more, from the
+ * beginning. inode->lock held. */
+static int start_over(struct fs *fs, struct inode *inode, struct layout *snapshot)
+{
+    bool is_taken = layout_only_in_part(snapshot, 0, layout_size(snapshot));
+
+    if (layout_only_in_part(&inode->layout, 0, inode->size)) {
+        if (!inode->upload->is_lost)
+            log_error("%s: the store has lost its upload, and with it bytes that were nowhere "
+                      "else; the file must be written anew",
+                      inode->upload->key);
+        inode->upload->is_lost = true;
+        return EIO;
+    }
+    upload_discard(fs, inode);
+    layout_forget_parts(snapshot);
+    return is_taken ? EIO : 0; /* overwritten meanwhile: the next publish has it */
+}
+
 /* An upload that can be gone on with: there, begun, its failures forgotten. */
 static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                         const char *key)
+                         struct layout *snapshot, const char *key)
 {
     g_autoptr(StoreCall) begin = NULL;
     int error;
 
     pthread_mutex_lock(&inode->lock);
     error = wait_begun(caller, inode);
+    if (!error && inode->upload && inode->upload->error == ENOENT)
+        error = start_over(fs, inode, snapshot);
     if (error) {
         pthread_mutex_unlock(&inode->lock);
         return error;
     }
-    if (inode->upload && inode->upload->error == ENOENT &&
-        !layout_only_in_part(&inode->layout, 0, inode->size))
-        upload_discard(fs, inode); /* the store has it no more: once more from the beginning */
     if (inode->upload && inode->upload->id) {
         inode->upload->error = 0;
         for (guint i = 0; i < inode->upload->parts->len; i++) {
@@ -207,10 +266,9 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     pthread_mutex_lock(&inode->lock);
     inode->upload->beginning = false;
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
-    if (!error)
-        upload_note(fs, key, begin->upload_id);
+    upload_begun(fs, begin);
     if (error && error != EINTR)
-        upload_complain(inode, "begin the upload of", begin);
+        upload_complain(fs, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);
     return error;
 }
@@ -233,12 +291,12 @@ static bool has_landed(struct fs *fs, struct fs_caller *caller, struct store_cal
     return true;
 }
 
-int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                  struct layout *snapshot, const char *key, char **etag)
+static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      struct layout *snapshot, const char *key, char **etag)
 {
     g_autoptr(StoreCall) commit = NULL;
     g_autofree char *lineage = NULL;
-    int error = ensure_upload(fs, caller, inode, key);
+    int error = ensure_upload(fs, caller, inode, snapshot, key);
 
     if (!error)
         error = send_rest(fs, caller, inode, snapshot);
@@ -262,11 +320,21 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     if (error && inode->upload)
         inode->upload->error = error;
     if (error && error != EINTR)
-        upload_complain(inode, "commit", commit);
+        upload_complain(fs, "commit", commit);
     else if (!error)
         *etag = g_strdup(commit->object.etag);
     if (!error)
         g_clear_pointer(&inode->upload, upload_free);
     pthread_mutex_unlock(&inode->lock);
     return error;
+}
+
+int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                  struct layout *snapshot, const char *key, char **etag)
+{
+    int error = try_finish(fs, caller, inode, snapshot, key, etag);
+
+    if (error == ENOENT) /* the upload is gone: once more from the beginning, if that can be */
+        error = try_finish(fs, caller, inode, snapshot, key, etag);
+    return error == ENOENT ? EIO : error;
 }

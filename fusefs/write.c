@@ -133,6 +133,20 @@ static size_t buffer_size_for(struct inode *inode, uint64_t offset, size_t size)
     return CLAMP(last ? 2 * (uint64_t)last->buffer->capacity : size, MAX(size, 4096), BUFFER_MAX);
 }
 
+/* An upload that has no numbers left is made an object, of which the next upload begins as a copy.
+ * One that goes straight to where it is seen shows as it stands then, which a file that takes
+ * another's place must not. */
+static int compact(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    bool hidden, replaces;
+
+    pthread_mutex_lock(&inode->lock);
+    hidden = inode->upload && inode->upload->staged;
+    replaces = inode->etag && inode->rewritten;
+    pthread_mutex_unlock(&inode->lock);
+    return replaces && !hidden ? EFBIG : inode_settle(fs, caller, inode);
+}
+
 /* Whether [start, end) can be written without first making the open upload readable: no byte of a
  * part that it touches may be in the upload alone. inode->lock held. */
 static bool must_settle(struct inode *inode, uint64_t start, uint64_t end)
@@ -175,9 +189,11 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
 
         if (append)
             offset = inode->size;
-        if (must_settle(inode, offset, offset + size)) {
+        if (upload_is_full(fs, inode) || must_settle(inode, offset, offset + size)) {
+            bool is_full = upload_is_full(fs, inode);
+
             pthread_mutex_unlock(&inode->lock);
-            error = inode_settle(fs, caller, inode);
+            error = is_full ? compact(fs, caller, inode) : inode_settle(fs, caller, inode);
             pthread_mutex_lock(&inode->lock);
             if (error)
                 break;
@@ -216,7 +232,7 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
 
     if (error)
         return error;
-    if (offset + size > fs->max_file_bytes || offset + size < offset)
+    if (offset + size > store_caps(fs->store)->max_object_bytes || offset + size < offset)
         return EFBIG;
     if (atomic_load(&inode->replaced))
         return ESTALE;
@@ -267,7 +283,7 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
 {
     int error = 0;
 
-    if (size > fs->max_file_bytes)
+    if (size > store_caps(fs->store)->max_object_bytes)
         return EFBIG;
     pthread_mutex_lock(&inode->lock);
     error = settle_for_cut(fs, caller, inode, size);

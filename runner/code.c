@@ -258,11 +258,31 @@ static bool upload(struct store *root, const char *key, int fd, uint64_t size, G
     return true;
 }
 
-bool code_save(struct store *root, const char *dir, char **sha256, GError **error)
+static char *reference_key(const char *sha256, const char *reference)
+{
+    return g_strdup_printf("code/%s!%s", sha256, reference);
+}
+
+/* The reference comes first: who releases the last one of the others sees it. */
+static bool upload_once(struct store *root, const char *sha256, const char *reference, int fd,
+                        uint64_t size, GError **error)
+{
+    g_autofree char *key = code_key(sha256), *needed = reference_key(sha256, reference);
+    struct store_object there = {0};
+    bool found;
+
+    if (!store_write(root, needed, "", 0, NULL, NULL, error))
+        return false;
+    found = store_head(root, key, &there, NULL) && there.size_bytes == size;
+    store_object_clear(&there);
+    return found || upload(root, key, fd, size, error);
+}
+
+bool code_save(struct store *root, const char *dir, const char *reference, char **sha256,
+               GError **error)
 {
     g_autoptr(GPtrArray) files = code_files(dir, error);
-    g_autofree char *name = NULL, *key = NULL;
-    struct store_object there = {0};
+    g_autofree char *name = NULL;
     g_auto(fd_t) fd = -1;
     uint64_t size;
 
@@ -271,16 +291,29 @@ bool code_save(struct store *root, const char *dir, char **sha256, GError **erro
     if (!files || (fd = temporary_file(error)) < 0 || !code_pack(dir, files, fd, error) ||
         !hash_file(fd, &name, &size, error))
         return false;
-    key = code_key(name);
-    if (store_head(root, key, &there, NULL) && there.size_bytes == size) {
-        store_object_clear(&there);
-    } else {
-        store_object_clear(&there);
-        if (!upload(root, key, fd, size, error))
-            return false;
+    if (!upload_once(root, name, reference, fd, size, error)) {
+        code_release(root, name, reference, NULL);
+        return false;
     }
     *sha256 = g_steal_pointer(&name);
     return true;
+}
+
+static bool note_one(const struct store_object *object, void *user, GError **error)
+{
+    *(bool *)user = true;
+    return false; /* one is enough */
+}
+
+bool code_release(struct store *root, const char *sha256, const char *reference, GError **error)
+{
+    g_autofree char *key = code_key(sha256), *ours = reference_key(sha256, reference);
+    g_autofree char *all = reference_key(sha256, "");
+    bool needed = false;
+
+    return store_delete(root, ours, error) &&
+           store_list(root, all, false, note_one, &needed, error) &&
+           (needed || store_delete(root, key, error));
 }
 
 static bool download(struct store *root, const char *key, int fd, GError **error)

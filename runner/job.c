@@ -1,6 +1,7 @@
 #include "runner/job.h"
 #include "config/error.h"
 #include "config/log.h"
+#include "runner/cache.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
 #include "runner/lost.h"
@@ -203,6 +204,7 @@ static bool prepare(struct job *job, GError **error)
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
+    cache_fetch(job->root, run, &job->watch.stop, job->log);
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     if (job->mounts)
         job->ahead = read_ahead_start(run);
@@ -268,12 +270,19 @@ static void save(struct job *job, bool ran)
     if (job_watch_wish(&job->watch) == STOP_INTERRUPT)
         job->is_interrupted = true; /* the time was too short */
     g_free(job->end.reason);
-    job->end.reason =
-        g_strdup_printf("%s; it is kept in %s", unsaved->message, job->run->owner.work_dir);
+    job->end.reason = g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
+                                      unsaved->message, job->run->name, job->run->owner.work_dir);
     log_error("%s", job->end.reason);
     job->keep_work_dir = true;
     if (!work_dir_keep(job->run, &unkept))
         log_error("%s", unkept->message);
+}
+
+/* Of commands that succeeded only: what others left might make the next run fail. */
+static void save_cache(struct job *job)
+{
+    if (job->end.exit_code == 0 && !job->end.reason && job_watch_wish(&job->watch) == STOP_NONE)
+        cache_save(job->root, job->run, &job->watch.stop, job->log);
 }
 
 static void clean(struct job *job)
@@ -393,6 +402,7 @@ static bool run_taken(struct job *job, GError **error)
     if (job->run->status == RUN_RUNNING)
         move(job, RUN_UPLOADING, NULL);
     save(job, ran);
+    save_cache(job);
     clean(job); /* before the log: it may need the room */
     meet_ranks(job);
     close_log(job);

@@ -1,6 +1,7 @@
 #include "runner/job_files.h"
 #include "config/error.h"
 #include "runner/code.h"
+#include "runner/job_progress.h"
 #include "runner/work_dir.h"
 #include "storage/transfer.h"
 #include <sys/stat.h>
@@ -16,14 +17,31 @@ static bool make_directory(const char *path, const char *artifact, GError **erro
     return true;
 }
 
-/* Where prefixes are real directories, a mount finds its own only if somebody makes it. */
+/* Where prefixes are real directories, a mount finds its own only if somebody makes it; and an
+ * artifact without files is there only if something says so. */
 static bool make_prefix(struct store *root, const struct run *run, const char *artifact,
                         GError **error)
 {
     g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
 
-    return store_caps(root)->has_prefix_and_key ||
-           store_write(root, prefix, "", 0, NULL, NULL, error);
+    return store_write(root, prefix, "", 0, NULL, NULL, error);
+}
+
+static bool note_one(const struct store_object *object, void *user, GError **error)
+{
+    *(bool *)user = true;
+    return false;
+}
+
+/* An artifact without files may be a dep; one that is not there (any more) may not. */
+static bool check_there(struct store *root, const char *prefix, const struct run_dep *dep,
+                        GError **error)
+{
+    bool found = false;
+
+    return store_list(root, prefix, false, note_one, &found, error) &&
+           (found || error_set(error, ENOENT, "dep %s: run %s has no such artifact (any more)",
+                               dep->path, dep->run));
 }
 
 /* What an earlier attempt left of an artifact that is not mounted. */
@@ -40,22 +58,35 @@ static bool restore(struct store *root, const struct run *run, const char *artif
 }
 
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
-                      const int *stop, GError **error)
+                      const struct transfer_options *options, GError **error)
 {
     const char *repo = dep->repo ? dep->repo : run->repo;
     g_autofree char *prefix = run_artifact_prefix(repo, dep->run, dep->path);
     g_autofree char *path = work_dir_path(run, dep->path);
-    struct transfer_options options = {.stop = stop};
     struct transfer_result result = {0};
 
     if (!make_directory(path, dep->path, error))
         return false;
-    if (!transfer_download(root, prefix, path, &options, &result, error)) {
+    if (dep->mount)
+        return check_there(root, prefix, dep, error);
+    if (!transfer_download(root, prefix, path, options, &result, error)) {
         g_prefix_error(error, "dep %s of %s: ", dep->path, dep->run);
         return false;
     }
-    return result.files > 0 ||
-           error_set(error, ENOENT, "dep %s: run %s has no such artifact", dep->path, dep->run);
+    return result.files > 0 || check_there(root, prefix, dep, error);
+}
+
+static bool fetch_deps(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    struct transfer_options options = {.stop = stop};
+    struct job_progress progress;
+    bool fine = true;
+
+    job_progress_begin(&progress, root, run, "Downloading deps", &options);
+    for (guint i = 0; i < run->deps->len && fine; i++)
+        fine = fetch_dep(root, run, run->deps->pdata[i], &options, error);
+    job_progress_end(&progress);
+    return fine;
 }
 
 bool job_files_fetch(struct store *root, const struct run *run, const int *stop, GError **error)
@@ -68,15 +99,15 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
     if (!g_file_test(commands, G_FILE_TEST_IS_DIR))
         return error_set(error, ENOENT, "working_dir %s is not in the code (does git ignore it?)",
                          run->working_dir);
-    for (guint i = 0; i < run->deps->len; i++)
-        if (!fetch_dep(root, run, run->deps->pdata[i], stop, error))
-            return false;
+    if (!fetch_deps(root, run, stop, error))
+        return false;
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *path = work_dir_path(run, artifact->path);
 
         if (!make_directory(path, artifact->path, error) ||
-            (artifact->mount && !make_prefix(root, run, artifact->path, error)) ||
+            (artifact->mount && !store_caps(root)->has_prefix_and_key &&
+             !make_prefix(root, run, artifact->path, error)) ||
             (!artifact->mount && run->attempt > 1 &&
              !restore(root, run, artifact->path, path, stop, error)))
             return false;
@@ -84,23 +115,38 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
     return true;
 }
 
-bool job_files_save(struct store *root, const struct run *run, const int *stop, GError **error)
+bool job_files_upload(struct store *root, const struct run *run,
+                      const struct transfer_options *options, GError **error)
 {
-    struct transfer_options options = {.stop = stop};
     bool fine = true;
 
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
         g_autofree char *path = work_dir_path(run, artifact->path);
+        struct transfer_result result = {0};
         g_autoptr(GError) failed = NULL;
 
-        if (artifact->mount || transfer_upload(path, root, prefix, &options, NULL, &failed))
+        if (artifact->mount || (transfer_upload(path, root, prefix, options, &result, &failed) &&
+                                (result.files + result.skipped > 0 ||
+                                 make_prefix(root, run, artifact->path, &failed))))
             continue;
         if (fine)
             error_set(error, error_errno(failed), "artifact %s was not saved: %s", artifact->path,
                       failed->message);
         fine = false;
     }
+    return fine;
+}
+
+bool job_files_save(struct store *root, const struct run *run, const int *stop, GError **error)
+{
+    struct transfer_options options = {.stop = stop};
+    struct job_progress progress;
+    bool fine;
+
+    job_progress_begin(&progress, root, run, "Uploading artifacts", &options);
+    fine = job_files_upload(root, run, &options, error);
+    job_progress_end(&progress);
     return fine;
 }

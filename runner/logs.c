@@ -1,5 +1,6 @@
 #include "runner/logs.h"
 #include "config/error.h"
+#include "runner/job_progress.h"
 #include "runner/log_segment.h"
 #include "runner/run_store.h"
 #include <stdlib.h>
@@ -99,6 +100,7 @@ bool log_reader_init(struct log_reader *reader, struct store *root, const char *
     reader->repo = g_strdup(repo);
     reader->run = g_strdup(run);
     reader->next = since.next;
+    reader->inside = since.next > 0;
     reader->pause_ms = PAUSE_MIN_MS;
     return true;
 }
@@ -108,6 +110,33 @@ void log_reader_clear(struct log_reader *reader)
     g_clear_pointer(&reader->root, store_unref);
     g_clear_pointer(&reader->repo, g_free);
     g_clear_pointer(&reader->run, g_free);
+}
+
+static void hide_progress(struct log_reader *reader)
+{
+    if (reader->progress_shown)
+        reader->watcher.progress(NULL, NULL, reader->watcher.user);
+}
+
+/* The end of the segment before, if it is the beginning of a line. */
+static bool read_beginning(struct log_reader *reader, const char *prefix, log_each *each,
+                           void *user, GError **error)
+{
+    g_autofree char *key = log_segment_key(prefix, reader->next - 1), *data = NULL;
+    g_autoptr(GError) why = NULL;
+    const char *newline;
+    size_t size, begin;
+
+    reader->inside = false;
+    if (!store_read(reader->root, key, SEGMENT_LIMIT, &data, &size, NULL, &why)) {
+        if (error_is(why, ENOENT))
+            return true;
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    newline = memrchr(data, '\n', size);
+    begin = newline ? (size_t)(newline - data) + 1 : 0;
+    return begin == size || each(data + begin, size - begin, user, error);
 }
 
 bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsigned *count,
@@ -136,6 +165,9 @@ bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsi
             g_propagate_error(error, g_steal_pointer(&missing));
             return false;
         }
+        hide_progress(reader);
+        if (reader->inside && !read_beginning(reader, prefix, each, user, error))
+            return false;
         reader->next++;
         if (!each(data, size, user, error))
             return false;
@@ -155,6 +187,20 @@ static bool finish(struct log_reader *reader, log_each *each, void *user, struct
     return read;
 }
 
+static void show_progress(struct log_reader *reader, const struct run *run)
+{
+    struct transfer_progress now;
+    g_autofree char *label = NULL;
+
+    if (!reader->watcher.progress ||
+        (run->status != RUN_DOWNLOADING && run->status != RUN_UPLOADING &&
+         run->status != RUN_STOPPING) ||
+        !job_progress_read(reader->root, run->repo, run->name, &label, &now))
+        return;
+    reader->watcher.progress(label, &now, reader->watcher.user);
+    reader->progress_shown = true;
+}
+
 bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, const int *stop,
                        struct run **final, GError **error)
 {
@@ -172,6 +218,7 @@ bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, co
                 return false;
             if (run_status_is_final(run->status) || (reader->until_idle && run->is_idle))
                 return finish(reader, each, user, run, final, error);
+            show_progress(reader, run);
             run_free(run);
             refresh_us = g_get_monotonic_time() + (int64_t)reader->pause_ms * REFRESH_FACTOR * 1000;
         }

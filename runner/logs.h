@@ -27,17 +27,28 @@ bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, GError **e
 
 typedef bool log_each(const char *data, size_t size, void *user, GError **error);
 
+/* Who follows a run may see its transfers too; a LABEL of NULL: output comes, the last one is over.
+ */
+struct transfer_progress;
+struct log_watcher {
+    void (*progress)(const char *label, const struct transfer_progress *now, void *user);
+    void *user;
+};
+
 struct log_reader {
     struct store *root;
     char *repo, *run;
-    uint64_t next;     /* the segment to read next */
+    uint64_t next; /* the segment to read next */
+    bool inside;   /* a line may have begun in the segment before: it is shown whole */
+    struct log_watcher watcher;
+    bool progress_shown;
     unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
     unsigned rank;
     bool until_idle; /* following ends, too, when nobody will start an interrupted run again */
 };
 
 /* RANK: whose output, of a run on several nodes. SINCE_MS (0: all) skips segments that were written
- * before. */
+ * before, but not the beginning of a line. */
 bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
                      const char *run, unsigned rank, int64_t since_ms, GError **error);
 void log_reader_clear(struct log_reader *reader);

@@ -114,8 +114,15 @@ bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, G
     return fine;
 }
 
-static void detach_artifacts(const struct run *run)
+static void detach_mounts(const struct run *run)
 {
+    for (guint i = 0; i < run->deps->len; i++) {
+        const struct run_dep *dep = run->deps->pdata[i];
+        g_autofree char *path = work_dir_path(run, dep->path);
+
+        if (path && dep->mount)
+            mounts_detach(path);
+    }
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
         g_autofree char *path = work_dir_path(run, artifact->path);
@@ -157,7 +164,7 @@ void run_clean_remains(const struct run *run)
     }
     if (!work_dir_is_ours(run)) /* never act on a path only because a document names it */
         return;
-    detach_artifacts(run);
+    detach_mounts(run);
     mounts_detach(run->owner.work_dir);
     if (!tree_remove(run->owner.work_dir, &error))
         log_warning("%s", error->message);

@@ -22,7 +22,10 @@ enum {
 };
 
 struct mount {
-    char *artifact, *path, *status_file, *log_file;
+    char *artifact; /* its path, for messages */
+    char *prefix;   /* of its files in the store, without a '/' at the end */
+    char *path, *status_file, *log_file;
+    bool read_only;
     pid_t pid; /* 0: not running */
 };
 
@@ -35,6 +38,7 @@ static void mount_free(gpointer data)
     struct mount *mount = data;
 
     g_free(mount->artifact);
+    g_free(mount->prefix);
     g_free(mount->path);
     g_free(mount->status_file);
     g_free(mount->log_file);
@@ -53,22 +57,23 @@ static char **arguments(const struct run_root *root, const struct run *run,
                         const struct mount *mount, GError **error)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, mount->artifact);
     g_autofree char *drain = g_strdup_printf("%d", DRAIN_S);
     char *program = program_find("dstack-mount", error);
 
     if (!program)
         return NULL;
-    prefix[strlen(prefix) - 1] = '\0';
     g_ptr_array_add(argv, program);
-    g_ptr_array_add(argv, g_strdup_printf("%s%s%s", root->url,
-                                          g_str_has_suffix(root->url, "/") ? "" : "/", prefix));
+    g_ptr_array_add(argv,
+                    g_strdup_printf("%s%s%s", root->url,
+                                    g_str_has_suffix(root->url, "/") ? "" : "/", mount->prefix));
     g_ptr_array_add(argv, g_strdup(mount->path));
     g_ptr_array_add(argv, g_strdup("-f"));
+    if (mount->read_only)
+        add_option(argv, "--mode", "read-only");
+    else if (run->lifetime.nodes > 1) /* each rank has one */
+        add_option(argv, "--mode", "shared");
     add_option(argv, "--status-file", mount->status_file);
     add_option(argv, "--drain-timeout", drain);
-    if (run->lifetime.nodes > 1) /* each rank has one */
-        add_option(argv, "--mode", "shared");
     add_option(argv, "--endpoint", root->options.endpoint);
     add_option(argv, "--region", root->options.region);
     add_option(argv, "--profile", root->options.profile);
@@ -171,6 +176,40 @@ static bool wait_or_start_again(const struct run_root *root, const struct run *r
     return true;
 }
 
+static struct mount *add_mount(struct mounts *mounts, const struct run *run, const char *path,
+                               const char *prefix)
+{
+    struct mount *mount = g_new0(struct mount, 1);
+    guint number = mounts->all->len;
+
+    mount->artifact = g_strdup(path);
+    mount->prefix = g_strndup(prefix, strlen(prefix) - 1);
+    mount->path = work_dir_path(run, path);
+    mount->status_file = g_strdup_printf("%s/mount-%u.json", run->owner.work_dir, number);
+    mount->log_file = g_strdup_printf("%s/mount-%u.log", run->owner.work_dir, number);
+    g_ptr_array_add(mounts->all, mount);
+    return mount;
+}
+
+static void add_mounts(struct mounts *mounts, const struct run *run)
+{
+    for (guint i = 0; i < run->deps->len; i++) {
+        const struct run_dep *dep = run->deps->pdata[i];
+        g_autofree char *prefix =
+            run_artifact_prefix(dep->repo ? dep->repo : run->repo, dep->run, dep->path);
+
+        if (dep->mount)
+            add_mount(mounts, run, dep->path, prefix)->read_only = true;
+    }
+    for (guint i = 0; i < run->artifacts->len; i++) {
+        const struct run_artifact *artifact = run->artifacts->pdata[i];
+        g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
+
+        if (artifact->mount)
+            add_mount(mounts, run, artifact->path, prefix);
+    }
+}
+
 struct mounts *mounts_start(const struct run_root *root, const struct run *run, const int *stop,
                             GError **error)
 {
@@ -180,20 +219,9 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run, 
     bool fine = true;
 
     mounts->all = g_ptr_array_new_with_free_func(mount_free);
-    for (guint i = 0; i < run->artifacts->len && fine; i++) {
-        const struct run_artifact *artifact = run->artifacts->pdata[i];
-        struct mount *mount;
-
-        if (!artifact->mount)
-            continue;
-        mount = g_new0(struct mount, 1);
-        mount->artifact = g_strdup(artifact->path);
-        mount->path = work_dir_path(run, artifact->path);
-        mount->status_file = g_strdup_printf("%s/mount-%u.json", run->owner.work_dir, i);
-        mount->log_file = g_strdup_printf("%s/mount-%u.log", run->owner.work_dir, i);
-        g_ptr_array_add(mounts->all, mount);
-        fine = start(root, run, mount, error);
-    }
+    add_mounts(mounts, run);
+    for (guint i = 0; i < mounts->all->len && fine; i++)
+        fine = start(root, run, mounts->all->pdata[i], error);
     for (guint i = 0; i < mounts->all->len && fine; i++)
         fine = wait_or_start_again(root, run, mounts->all->pdata[i], until_us, stop, error);
     if (fine)

@@ -1,4 +1,4 @@
-/* A run's mounted artifacts: one dstack-mount process each.
+/* A run's mounted artifacts, and its mounted deps (read-only): one dstack-mount process each.
  *
  * shape:   started with SIGTERM as parent-death signal, so that they save and unmount themselves
  *          when the runner dies; MOUNT_VARIABLE in their environment says whose they are. What a

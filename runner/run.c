@@ -46,6 +46,7 @@ void run_free(struct run *run)
     g_free(run->workflow);
     g_free(run->provider);
     g_free(run->engine);
+    g_free(run->user);
     g_free(run->code_sha256);
     g_free(run->working_dir);
     g_strfreev(run->commands);

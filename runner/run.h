@@ -65,6 +65,7 @@ struct run {
     /* spec */
     char *repo, *name;
     char *workflow, *provider, *engine;
+    char *user;        /* who submitted it; NULL: not known */
     char *code_sha256; /* code/SHA256.tar.zst; NULL: no code */
     char *working_dir; /* below the code; NULL: its top */
     char **commands;   /* as written: their variables are replaced where they run */

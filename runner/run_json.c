@@ -124,6 +124,7 @@ static json_t *format_spec(const struct run *run)
     put_string(spec, "workflow", run->workflow);
     put_string(spec, "provider", run->provider);
     put_string(spec, "engine", run->engine);
+    put_string(spec, "user", run->user);
     put_string(spec, "code", run->code_sha256);
     put_string(spec, "working_dir", run->working_dir);
     json_object_set_new(spec, "commands", format_strings(run->commands));

@@ -65,6 +65,7 @@ void run_summary_free(struct run_summary *summary)
         return;
     g_free(summary->name);
     g_free(summary->workflow);
+    g_free(summary->user);
     g_free(summary->reason);
     g_free(summary);
 }
@@ -75,6 +76,7 @@ static struct run_summary *summary_of_marker(struct run_marker *marker)
 
     summary->name = g_steal_pointer(&marker->name);
     summary->workflow = g_steal_pointer(&marker->workflow);
+    summary->user = g_steal_pointer(&marker->user);
     summary->status = marker->status;
     summary->submitted_ms = marker->submitted_ms;
     summary->finished_ms = marker->finished_ms;
@@ -88,6 +90,7 @@ static struct run_summary *summary_of_run(struct run *run)
 
     summary->name = g_strdup(run->name);
     summary->workflow = g_strdup(run->workflow ? run->workflow : "");
+    summary->user = g_strdup(run->user);
     summary->status = run->status;
     summary->submitted_ms = run->submitted_ms;
     summary->finished_ms = run->finished_ms;

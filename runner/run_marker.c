@@ -2,18 +2,34 @@
 #include "config/error.h"
 #include <string.h>
 
-enum { WORKFLOW_MAX = 20 /* characters: a key has 255 bytes, each may take 12 */, FIELDS = 7 };
+enum {
+    WORKFLOW_MAX = 20, /* characters: a key has 255 bytes, each may take 12 */
+    USER_MAX = 16,
+    FIELDS = 8, /* the last, the user, may be missing */
+};
+
+/* Letters, digits, '.', '_' and '-' only, so that a key stays short. */
+static char *user_field(const char *user)
+{
+    char *field = g_strndup(user ? user : "", USER_MAX);
+
+    for (char *c = field; *c; c++)
+        if (!g_ascii_isalnum(*c) && !strchr("._-", *c))
+            *c = '-';
+    return field;
+}
 
 char *run_marker_key(const struct run *run)
 {
     g_autofree char *valid = g_utf8_make_valid(run->workflow ? run->workflow : "", -1);
     g_autofree char *cut = g_utf8_substring(valid, 0, MIN(g_utf8_strlen(valid, -1), WORKFLOW_MAX));
     g_autofree char *workflow = g_uri_escape_string(cut, "", FALSE);
+    g_autofree char *user = user_field(run->user);
 
     return g_strdup_printf("runs/%s/%s!%s!%" G_GINT64_FORMAT "!%" G_GINT64_FORMAT
-                           "!%d!%" G_GUINT64_FORMAT "!%s",
+                           "!%d!%" G_GUINT64_FORMAT "!%s!%s",
                            run->repo, run->name, run_status_name(run->status), run->submitted_ms,
-                           run->finished_ms, run->exit_code, run->revision, workflow);
+                           run->finished_ms, run->exit_code, run->revision, workflow, user);
 }
 
 static bool parse_number(const char *text, int64_t min, int64_t max, int64_t *number)
@@ -27,11 +43,13 @@ bool run_marker_parse(const char *repo, const char *key, struct run_marker *mark
     g_auto(GStrv) fields = NULL;
     struct run_marker found = {0};
     int64_t exit_code, revision;
+    guint count;
 
     if (!g_str_has_prefix(key, prefix))
         return false;
     fields = g_strsplit(key + strlen(prefix), "!", FIELDS + 1);
-    if (g_strv_length(fields) != FIELDS || !run_name_is_valid(fields[0]) ||
+    count = g_strv_length(fields);
+    if ((count != FIELDS && count != FIELDS - 1) || !run_name_is_valid(fields[0]) ||
         !run_status_parse(fields[1], &found.status) ||
         !parse_number(fields[2], 0, INT64_MAX, &found.submitted_ms) ||
         !parse_number(fields[3], 0, INT64_MAX, &found.finished_ms) ||
@@ -42,6 +60,7 @@ bool run_marker_parse(const char *repo, const char *key, struct run_marker *mark
     if (!found.workflow)
         return false;
     found.name = g_strdup(fields[0]);
+    found.user = count == FIELDS && *fields[7] ? g_strdup(fields[7]) : NULL;
     found.exit_code = (int)exit_code;
     found.revision = (uint64_t)revision;
     *marker = found;
@@ -52,6 +71,7 @@ void run_marker_clear(struct run_marker *marker)
 {
     g_clear_pointer(&marker->name, g_free);
     g_clear_pointer(&marker->workflow, g_free);
+    g_clear_pointer(&marker->user, g_free);
 }
 
 struct older {

@@ -12,6 +12,7 @@
 
 struct run_marker {
     char *name, *workflow;
+    char *user; /* NULL: not known */
     enum run_status status;
     int64_t submitted_ms, finished_ms;
     int exit_code;

@@ -241,6 +241,7 @@ static void parse_spec(struct reader *reader, struct run *run, json_t *spec)
     run->workflow = get_string(reader, spec, "workflow", false);
     run->provider = get_string(reader, spec, "provider", true);
     run->engine = get_string(reader, spec, "engine", false);
+    run->user = get_string(reader, spec, "user", false);
     run->code_sha256 = get_string(reader, spec, "code", false);
     if (run->code_sha256 && !is_sha256(run->code_sha256))
         refuse(reader, "code", "64 hexadecimal digits");

@@ -313,7 +313,7 @@ bool run_store_remove(struct store *root, const char *repo, const char *name, GE
     g_autofree char *logs = g_strdup_printf("logs/%s/%s/", repo, name);
     g_autofree char *markers = g_strdup_printf("runs/%s/%s!", repo, name);
     g_autofree char *ranks = run_key(repo, name, "rank-");
-    static const char *const SUFFIXES[] = {"stop", "beat", "json"};
+    static const char *const SUFFIXES[] = {"stop", "beat", "progress", "json"};
     g_autoptr(Run) run = run_store_refresh(root, repo, name, error);
 
     if (!run)

@@ -35,6 +35,7 @@ bool run_store_move(struct store *root, struct run *run, enum run_status to, con
 /* One line of `ps`. */
 struct run_summary {
     char *name, *workflow;
+    char *user; /* NULL: not known */
     enum run_status status;
     int64_t submitted_ms, finished_ms;
     int exit_code;

@@ -4,6 +4,8 @@
 #include "config/workflow.h"
 #include "config/workflow_values.h"
 #include "runner/code.h"
+#include "runner/deps.h"
+#include "runner/kept.h"
 #include "runner/machine_has.h"
 #include "runner/provider.h"
 #include "runner/restart.h"
@@ -27,8 +29,7 @@ static bool tag_and_start(const struct submit_request *request, struct run *run,
     const struct engine *engine = engine_of(run, error);
 
     return engine &&
-           (!request->tag ||
-            tag_save(request->root, run->repo, request->tag, run->name, false, error)) &&
+           (!request->tag || kept_tag_run(request->root, run, request->tag, false, error)) &&
            engine->submit(&request->where, run, &run->engine_job, error) &&
            run_store_move(request->root, run, RUN_SUBMITTED, NULL, error);
 }
@@ -63,54 +64,6 @@ bool submit_again(const struct submit_request *request, struct run *run, GError 
 }
 
 /* --- from a workflow --- */
-
-/* Every artifact of PRODUCER, at its own path. */
-static void add_artifacts_of(struct run *run, const struct run *producer, bool mount)
-{
-    for (guint i = 0; i < producer->artifacts->len; i++) {
-        const struct run_artifact *artifact = producer->artifacts->pdata[i];
-
-        run_add_dep(run, NULL, producer->name, artifact->path, mount);
-    }
-}
-
-/* The newest run of WORKFLOW that is done. */
-static char *last_done(struct store *root, const char *repo, const char *workflow, GError **error)
-{
-    g_autoptr(GPtrArray) runs = run_store_list(root, repo, error);
-
-    for (guint i = 0; runs && i < runs->len; i++) {
-        const struct run_summary *summary = runs->pdata[i];
-
-        if (summary->status == RUN_DONE && strcmp(summary->workflow, workflow) == 0)
-            return g_strdup(summary->name);
-    }
-    if (runs)
-        error_set(error, ENOENT, "dep %s: no run of it is done yet: run it first", workflow);
-    return NULL;
-}
-
-static bool add_dep(struct run *run, struct store *root, const struct workflow_dep *dep,
-                    GError **error)
-{
-    g_autofree char *name = dep->workflow ? NULL : g_strdup(dep->run);
-    g_autoptr(Run) producer = NULL;
-
-    if (dep->mount)
-        return error_set(error, ENOTSUP, "dep %s: mounted deps are not supported yet",
-                         dep->workflow ? dep->workflow
-                         : dep->tag    ? dep->tag
-                                       : dep->run);
-    if (dep->tag && !tag_load(root, run->repo, dep->tag, &name, error))
-        return false;
-    if (dep->workflow)
-        name = last_done(root, run->repo, dep->workflow, error);
-    producer = name ? run_store_load(root, run->repo, name, error) : NULL;
-    if (!producer)
-        return false;
-    add_artifacts_of(run, producer, dep->mount);
-    return true;
-}
 
 /* "K=V" as it is; "K" with the value it has here, unless that must not get into the store. */
 static char **resolve_env(char **env, GError **error)
@@ -244,6 +197,7 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     run->workflow = g_strdup(workflow->name);
     run->provider = g_strdup(workflow->provider);
     run->engine = g_strdup(request->engine);
+    run->user = g_strdup(g_get_user_name());
     fill_machine(run, workflow);
     run->commands = g_strdupv(workflow->commands);
     run->args = g_strdupv(request->args);
@@ -256,9 +210,9 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
         run_add_artifact(run, artifact->path, artifact->mount);
     }
     for (guint i = 0; i < workflow->deps->len; i++)
-        if (!add_dep(run, request->root, workflow->deps->pdata[i], error))
+        if (!deps_add(run, request->root, workflow->deps->pdata[i], error))
             return false;
-    return true;
+    return deps_check(run, error);
 }
 
 static bool check_engine(const struct submit_request *request, const struct run *run,
@@ -279,7 +233,7 @@ struct run *submit_prepare(const struct submit_request *request, GError **error)
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&
-        !code_save(request->root, request->code_dir, &run->code_sha256, error)) {
+        !code_save(request->root, request->code_dir, run->id, &run->code_sha256, error)) {
         g_prefix_error(error, "the code of %s was not saved to %s: ", request->code_dir,
                        store_url(request->root));
         return NULL;

@@ -55,6 +55,8 @@ static void file_store_free(struct store *base)
     struct file_store *store = (struct file_store *)base;
 
     pool_free(store->pool);
+    file_store_forget_rests(store);
+    pthread_mutex_destroy(&store->rests_lock);
     fd_close(&store->root_fd);
     g_free(store->dir);
     g_free(store);
@@ -119,6 +121,7 @@ struct store *store_file_open(const char *url, const struct store_options *optio
         return NULL;
     store = g_new0(struct file_store, 1);
     store->pool = pool;
+    pthread_mutex_init(&store->rests_lock, NULL);
     store->dir = g_steal_pointer(&dir);
     store->root_fd = fd_steal(&root);
     store->base.caps = file_caps;

@@ -12,6 +12,7 @@
 #include "storage/pool.h"
 #include "storage/store_driver.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 
 #define FILE_STORE_TMP      ".dstack-tmp"
@@ -25,6 +26,9 @@ struct file_store {
     struct pool *pool;
     char *dir;
     int root_fd;
+
+    pthread_mutex_t rests_lock;
+    GQueue rests; /* struct listing_rest*, the newest first (file_store_list.c) */
 };
 
 /* --- keys (file_store_key.c) --- */
@@ -81,6 +85,7 @@ void file_store_delete(struct file_store *store, struct store_call *call, GError
 void file_store_delete_many(struct file_store *store, struct store_call *call, GError **error);
 
 /* --- listing (file_store_list.c) --- */
+void file_store_forget_rests(struct file_store *store);
 void file_store_list(struct file_store *store, struct store_call *call, GError **error);
 
 /* --- uploads (file_store_upload.c) --- */

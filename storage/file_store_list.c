@@ -1,5 +1,8 @@
 /* Listing in the byte order of keys. A directory's names are sorted as the keys below it are, with
- * a '/' behind ("a-b" comes before "a/b"), and only as many are kept as a page can show. */
+ * a '/' behind ("a-b" comes before "a/b"). At most NAMES_KEPT are in memory: of a larger directory
+ * the smallest, and it is read once more for the next ones. What a page did not show of them waits
+ * for whoever continues with the page's token, so that a directory of a million files is read a few
+ * times and not once a page. */
 #include "storage/file_store.h"
 
 #include "config/autofd.h"
@@ -9,18 +12,89 @@
 #include <fcntl.h>
 #include <string.h>
 
+#define NAMES_KEPT (512 * 1024)
+#define RESTS_KEPT 4
+#define CHUNK      (16 * 1024) /* of names */
+#define REST_WORTH 1024        /* fewer names are read again rather than kept */
+
+/* The names of one directory behind a full page. */
+struct listing_rest {
+    char *listing; /* which one, and its token */
+    char *base;
+    GPtrArray *names; /* in CHUNK, sorted; those from NEXT on are to come */
+    GStringChunk *chunk;
+    unsigned next;
+    bool more; /* and others behind them */
+};
+
 struct walk {
     struct file_store *store;
     struct store_call *call;
     const char *after; /* keys up to this one were listed before */
     bool after_prefix; /* and all that begin with it */
     unsigned limit, count;
-    char *last;        /* the token that continues behind what is on the page */
-    bool probe, found; /* only: is there any key? */
+    char *last;                /* the token that continues behind what is on the page */
+    bool probe, found;         /* only: is there any key? */
+    struct listing_rest *rest; /* of the page before; then of this one */
     GError **error;
 };
 
 static bool walk_directory(struct walk *walk, int dir_fd, const char *base, const char *filter);
+
+static void rest_free(void *data)
+{
+    struct listing_rest *rest = data;
+
+    if (!rest)
+        return;
+    g_free(rest->listing);
+    g_free(rest->base);
+    g_ptr_array_unref(rest->names);
+    g_string_chunk_free(rest->chunk);
+    g_free(rest);
+}
+
+void file_store_forget_rests(struct file_store *store)
+{
+    g_queue_clear_full(&store->rests, rest_free);
+}
+
+static char *name_listing(const struct store_call *call, const char *token)
+{
+    return g_strdup_printf("%d%s\n%s", call->delimiter, call->key, token);
+}
+
+/* What the page that handed out CALL's token left; NULL: nothing. It is the caller's. */
+static struct listing_rest *take_rest(struct file_store *store, const struct store_call *call)
+{
+    g_autofree char *listing = name_listing(call, call->token);
+    struct listing_rest *found = NULL;
+
+    pthread_mutex_lock(&store->rests_lock);
+    for (GList *link = store->rests.head; link && !found; link = link->next) {
+        if (!g_str_equal(((struct listing_rest *)link->data)->listing, listing))
+            continue;
+        found = link->data;
+        g_queue_delete_link(&store->rests, link);
+        break;
+    }
+    pthread_mutex_unlock(&store->rests_lock);
+    return found;
+}
+
+static void leave_rest(struct file_store *store, const struct store_call *call,
+                       struct listing_rest *rest)
+{
+    struct listing_rest *oldest = NULL;
+
+    rest->listing = name_listing(call, call->next_token);
+    pthread_mutex_lock(&store->rests_lock);
+    g_queue_push_head(&store->rests, rest);
+    if (store->rests.length > RESTS_KEPT)
+        oldest = g_queue_pop_tail(&store->rests);
+    pthread_mutex_unlock(&store->rests_lock);
+    rest_free(oldest);
+}
 
 static bool is_listed_before(const struct walk *walk, const char *key)
 {
@@ -152,6 +226,8 @@ static char *wanted_name(struct walk *walk, int dir_fd, const struct dirent *ent
     name = g_strconcat(segment, is_directory ? "/" : NULL, NULL);
     if (!g_str_has_prefix(name, filter) || (bound && strcmp(name, bound) <= 0))
         return NULL;
+    if (!walk->after)
+        return g_steal_pointer(&name);
     key = g_strconcat(base, name, NULL);
     if (is_directory ? is_passed(walk, key) : is_listed_before(walk, key))
         return NULL;
@@ -163,46 +239,85 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void keep_smallest(GPtrArray *names, unsigned count, bool *more)
+/* Those beyond COUNT are let go. */
+static void keep_smallest(struct listing_rest *rest, unsigned count)
 {
-    g_ptr_array_sort(names, compare_names);
-    if (names->len > count) {
-        g_ptr_array_set_size(names, (int)count);
-        *more = true;
-    }
+    GStringChunk *chunk;
+
+    g_ptr_array_sort(rest->names, compare_names);
+    if (rest->names->len <= count)
+        return;
+    rest->more = true;
+    g_ptr_array_set_size(rest->names, (int)count);
+    chunk = g_string_chunk_new(CHUNK);
+    for (unsigned i = 0; i < count; i++)
+        rest->names->pdata[i] = g_string_chunk_insert(chunk, rest->names->pdata[i]);
+    g_string_chunk_free(rest->chunk);
+    rest->chunk = chunk;
 }
 
-/* The smallest names behind BOUND, sorted; *MORE: there are others. */
-static GPtrArray *read_names(struct walk *walk, int dir_fd, const char *base, const char *filter,
-                             const char *bound, bool *more)
+static DIR *open_again(int dir_fd)
 {
-    unsigned keep = walk->probe ? 16 : walk->limit - walk->count + 1;
-    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    g_auto(fd_t) fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+    if (dir)
+        fd_steal(&fd);
+    return dir;
+}
+
+/* The smallest names behind BOUND into REST. */
+static void read_names(struct walk *walk, int dir_fd, struct listing_rest *rest, const char *filter,
+                       const char *bound)
+{
+    bool whole_pages = !walk->probe && walk->limit >= REST_WORTH;
+    unsigned keep = walk->probe ? 16 : whole_pages ? NAMES_KEPT : walk->limit - walk->count + 1;
+    DIR *dir = open_again(dir_fd);
     struct dirent *entry;
 
-    *more = false;
-    if (!dir) {
-        int code = errno;
-
-        if (fd >= 0)
-            close(fd);
-        if (code != ENOENT)
-            file_store_error(walk->error, code, "list", *base ? base : walk->store->base.url);
-        return names;
-    }
-    while ((entry = readdir(dir))) {
-        char *name = wanted_name(walk, dir_fd, entry, base, filter, bound);
+    if (!dir && errno != ENOENT)
+        file_store_error(walk->error, errno, "list",
+                         *rest->base ? rest->base : walk->store->base.url);
+    while (dir && (entry = readdir(dir))) {
+        g_autofree char *name = wanted_name(walk, dir_fd, entry, rest->base, filter, bound);
 
         if (name)
-            g_ptr_array_add(names, name);
-        if (names->len >= 2 * keep + 1024)
-            keep_smallest(names, keep, more);
+            g_ptr_array_add(rest->names, g_string_chunk_insert(rest->chunk, name));
+        if (rest->names->len >= 2 * keep + 1024)
+            keep_smallest(rest, keep);
     }
-    closedir(dir);
-    keep_smallest(names, keep, more);
-    return names;
+    if (dir)
+        closedir(dir);
+    keep_smallest(rest, keep);
+}
+
+/* The next names of a directory: what the page before has left of them, or read anew. */
+static struct listing_rest *next_names(struct walk *walk, int dir_fd, const char *base,
+                                       const char *filter, const char *bound)
+{
+    struct listing_rest *rest = walk->rest;
+
+    if (rest && !walk->probe && g_str_equal(rest->base, base)) {
+        walk->rest = NULL;
+        g_clear_pointer(&rest->listing, g_free); /* this page's from now on */
+        return rest;
+    }
+    rest = g_new0(struct listing_rest, 1);
+    rest->base = g_strdup(base);
+    rest->names = g_ptr_array_new();
+    rest->chunk = g_string_chunk_new(CHUNK);
+    read_names(walk, dir_fd, rest, filter, bound);
+    return rest;
+}
+
+/* The page ended within NAMES, before the one at NEXT. The innermost directory's are kept. */
+static void keep_rest(struct walk *walk, struct listing_rest *names)
+{
+    if (!walk->call->next_token || walk->probe || walk->rest ||
+        names->names->len - names->next < REST_WORTH)
+        rest_free(names);
+    else
+        walk->rest = names;
 }
 
 /* False when the walk is over: the page is full, the probe has found a key, or an error. */
@@ -212,20 +327,27 @@ static bool walk_directory(struct walk *walk, int dir_fd, const char *base, cons
     bool more = true;
 
     while (more) {
-        g_autoptr(GPtrArray) names = read_names(walk, dir_fd, base, filter, bound, &more);
+        struct listing_rest *names = next_names(walk, dir_fd, base, filter, bound);
 
-        if (*walk->error)
-            return false;
+        more = names->more && names->names->len;
         if (more) {
             g_free(bound);
-            bound = g_strdup(names->pdata[names->len - 1]);
+            bound = g_strdup(names->names->pdata[names->names->len - 1]);
         }
-        for (unsigned i = 0; i < names->len; i++) {
+        for (; names->next < names->names->len; names->next++) {
+            /* A copy: walk_entry changes it, and a full page leaves it for the next one. */
+            g_autofree char *name = g_strdup(names->names->pdata[names->next]);
+
             if (store_call_is_cancelled(walk->call))
-                return error_set(walk->error, ECANCELED, "list %s: cancelled", walk->call->key);
-            if (!walk_entry(walk, dir_fd, base, names->pdata[i]))
+                error_set(walk->error, ECANCELED, "list %s: cancelled", walk->call->key);
+            if (*walk->error || !walk_entry(walk, dir_fd, base, name)) {
+                keep_rest(walk, names);
                 return false;
+            }
         }
+        rest_free(names);
+        if (*walk->error)
+            return false;
     }
     return true;
 }
@@ -266,9 +388,14 @@ void file_store_list(struct file_store *store, struct store_call *call, GError *
     if (call->token && *call->token) {
         walk.after = call->token + 1;
         walk.after_prefix = call->token[0] == 'p';
+        walk.rest = take_rest(store, call);
     } else if (call->start_after && *call->start_after) {
         walk.after = call->start_after;
     }
     walk_directory(&walk, dir, base, slash ? slash + 1 : call->key);
+    if (walk.rest && call->next_token && !walk.rest->listing)
+        leave_rest(store, call, walk.rest);
+    else
+        rest_free(walk.rest);
     g_free(walk.last);
 }

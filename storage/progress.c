@@ -27,6 +27,11 @@ struct progress *progress_new(const char *label, int fd)
     return progress;
 }
 
+const char *progress_label(const struct progress *progress)
+{
+    return progress->label;
+}
+
 static void append_bar(GString *line, const struct transfer_progress *now)
 {
     uint64_t total = now->bytes_total ? now->bytes_total : now->files_total;

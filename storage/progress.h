@@ -11,6 +11,7 @@ struct progress;
 
 /* LABEL stands before each line ("upload model"). FD is where lines go (2), a terminal or not. */
 struct progress *progress_new(const char *label, int fd);
+const char *progress_label(const struct progress *progress);
 void progress_report(const struct transfer_progress *now, void *progress);
 /* Ends the bar's line. Takes NULL. */
 void progress_free(struct progress *progress);

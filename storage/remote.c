@@ -4,11 +4,9 @@
 #include "config/paths.h"
 #include "config/repo.h"
 #include "storage/keys.h"
+#include "storage/tags.h"
 
-#include <jansson.h>
 #include <string.h>
-
-#define TAG_BYTES_MAX (1024 * 1024)
 
 char *local_url(void)
 {
@@ -82,97 +80,22 @@ struct store *remote_open(const struct remote *remote, GError **error)
     return NULL;
 }
 
-bool tag_load(struct store *root, const char *repo, const char *tag, char **run, GError **error)
-{
-    g_autofree char *key = keys_tag(repo, tag), *text = NULL;
-    const char *name = NULL;
-    json_t *document;
-    size_t size;
-
-    *run = NULL;
-    if (!keys_name_is_valid(tag))
-        return error_set(error, EINVAL,
-                         "\"%s\" cannot be a tag's name: use letters, digits, '.', '_' and '-'",
-                         tag);
-    if (!store_read(root, key, TAG_BYTES_MAX, &text, &size, NULL, error))
-        return false;
-    document = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
-    if (document && json_unpack(document, "{s:s}", "run", &name) == 0 && keys_name_is_valid(name))
-        *run = g_strdup(name);
-    json_decref(document);
-    return *run ? true : error_set(error, EINVAL, "%s: not a tag document", key);
-}
-
-static bool is_taken(const char *tag, const char *by, GError **error)
-{
-    return error_set(error, EEXIST,
-                     "tag %s is run %s's: delete it with dstack tags delete %s, or move it with "
-                     "dstack tags add RUN %s -y",
-                     tag, by, tag, tag);
-}
-
-bool tag_check_free(struct store *root, const char *repo, const char *tag, GError **error)
-{
-    g_autoptr(GError) missing = NULL;
-    g_autofree char *run = NULL;
-
-    if (tag_load(root, repo, tag, &run, &missing))
-        return is_taken(tag, run, error);
-    if (error_is(missing, ENOENT))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&missing));
-    return false;
-}
-
-bool tag_save(struct store *root, const char *repo, const char *tag, const char *run, bool move,
-              GError **error)
-{
-    g_autofree char *key = keys_tag(repo, tag), *old = NULL, *text = NULL;
-    bool atomic = store_caps(root)->has_put_if_absent;
-    g_autoptr(GError) why = NULL;
-    json_t *document;
-
-    if (tag_load(root, repo, tag, &old, &why) && g_strcmp0(old, run) == 0)
-        return true;
-    if (why && !error_is(why, ENOENT)) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    if (old && !move)
-        return is_taken(tag, old, error);
-    g_clear_error(&why);
-    document = json_pack("{s:i, s:s, s:s, s:I}", "version", 1, "repo", repo, "run", run,
-                         "created_ms", (json_int_t)(g_get_real_time() / 1000));
-    text = json_dumps(document, JSON_COMPACT);
-    json_decref(document);
-    if (store_write(root, key, text, strlen(text), move || !atomic ? NULL : "", NULL, &why))
-        return true;
-    if (!error_is(why, EEXIST) || !tag_load(root, repo, tag, &old, NULL))
-        g_propagate_error(error, g_steal_pointer(&why));
-    else if (g_strcmp0(old, run) == 0) /* our own, sent twice */
-        return true;
-    else
-        return is_taken(tag, old, error);
-    return false;
-}
-
 /* Whether ROOT has artifacts of the run; *VIEW is the store on them. */
 static bool open_in(struct store *root, const char *repo, const char *name, struct store **view,
                     GError **error)
 {
-    g_autofree char *run = NULL, *prefix = NULL;
+    g_autofree char *prefix = NULL;
     g_autoptr(StoreCall) list = NULL;
     g_autoptr(GError) why = NULL;
+    g_autoptr(Tag) tag = *name == ':' ? tag_load(root, repo, name + 1, &why) : NULL;
 
-    if (*name == ':' && !tag_load(root, repo, name + 1, &run, &why)) {
-        if (error_is(why, ENOENT))
-            return true;
+    if (why && error_is(why, ENOENT))
+        return true;
+    if (why) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
-    if (!run)
-        run = g_strdup(name);
-    prefix = keys_artifacts(repo, run);
+    prefix = keys_artifacts(repo, tag ? tag->run : name);
     list = store_call_new(STORE_LIST, prefix);
     list->limit = 1;
     if (!store_run(root, list, error))

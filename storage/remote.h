@@ -15,16 +15,6 @@ char *local_url(void);
 struct store *remote_open(const struct remote *remote, GError **error);
 void remote_options(const struct remote *remote, struct store_options *options);
 
-/* What a tag holds: the run whose artifacts they are. RUN is the caller's. ENOENT: no such tag. */
-bool tag_load(struct store *root, const char *repo, const char *tag, char **run, GError **error);
-
-/* EEXIST, with the run that has it, unless TAG is free. */
-bool tag_check_free(struct store *root, const char *repo, const char *tag, GError **error);
-
-/* Makes TAG mean RUN. EEXIST when it is another run's, unless MOVE. */
-bool tag_save(struct store *root, const char *repo, const char *tag, const char *run, bool move,
-              GError **error);
-
 /* The artifacts of "RUN" or ":TAG" of the current directory's repo: here if they are here, else on
  * the default remote. URL is the caller's. */
 struct store *remote_open_artifacts(const char *run_or_tag, char **url, GError **error);

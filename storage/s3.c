@@ -48,6 +48,7 @@ static void complete(struct s3_op *op, GError *error)
 
     if (!error && (call->verb == STORE_COMMIT || call->verb == STORE_ABORT))
         s3_uploads_remove(op->s3->uploads, call->upload_id);
+    call->maybe_twice = call->verb == STORE_BEGIN && (op->http.maybe_landed || error);
     s3_request_clear(op);
     g_clear_error(&op->first_error);
     g_clear_pointer(&op->odd_keys, g_ptr_array_unref);

@@ -16,6 +16,7 @@
 #define MESSAGE_MAX     300
 #define CLOCK_SLACK_S   300 /* stores refuse 900 */
 #define YEAR_10000_S    INT64_C(253402300800)
+#define BROKEN_TRIES    5
 
 static bool is_success(const struct http_request *http)
 {
@@ -174,6 +175,24 @@ static bool set_clock(struct s3_op *op, const char *code)
     return true;
 }
 
+/* An answer that was cut short or changed on its way: another try may bring it whole. */
+static bool is_broken(const struct s3_op *op)
+{
+    const GString *body = op->http.body;
+
+    switch (op->call->verb) {
+    case STORE_COPY:
+    case STORE_COPY_PART:
+    case STORE_COMMIT:
+    case STORE_BEGIN:
+    case STORE_LIST:
+    case STORE_UPLOADS:
+        return op->http.tries < BROKEN_TRIES && !s3_xml_is_whole(body->str, body->len);
+    default:
+        return false;
+    }
+}
+
 enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why)
 {
     struct s3_op *op = (struct s3_op *)http;
@@ -184,7 +203,8 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
     /* Long work is begun with status 200, and its failure is told in the body. */
     if (verdict == HTTP_ACCEPT && http->body->len)
         s3_xml_error(http->body->str, http->body->len, &found);
-    if (http_retry_s3_code(found.code) || set_clock(op, found.code))
+    if (http_retry_s3_code(found.code) || set_clock(op, found.code) ||
+        (is_success(http) && op->stage == S3_MAIN && is_broken(op)))
         verdict = HTTP_RETRY;
     s3_error_clear(&found);
     return verdict;

@@ -21,7 +21,7 @@ struct reader {
     GString *text;
     on_element *each;
     void *user;
-    const char *root; /* the only one allowed */
+    const char *root; /* the only one allowed; NULL: any */
     const char *why;  /* not NULL: refused */
 };
 
@@ -40,7 +40,7 @@ static void XMLCALL on_start(void *user, const XML_Char *name, const XML_Char **
     name = colon ? colon + 1 : name;
     if (reader->depth == DEPTH_MAX)
         refuse(reader, "it is nested too deeply");
-    else if (reader->depth == 0 && !g_str_equal(name, reader->root))
+    else if (reader->depth == 0 && reader->root && !g_str_equal(name, reader->root))
         refuse(reader, "it is another document");
     if (reader->why)
         return;
@@ -111,6 +111,17 @@ static bool read_document(const char *data, size_t size, const char *root, on_el
         return true;
     return error_set(error, EIO, "the store's answer is no %s: %s", root,
                      reader.why ? reader.why : "it is cut off");
+}
+
+static void on_any_element(const char *parent, const char *name, const char *text, void *user)
+{
+}
+
+bool s3_xml_is_whole(const char *data, size_t size)
+{
+    struct reader reader = {.each = on_any_element};
+
+    return parse(&reader, data, size);
 }
 
 static void set_text(char **to, const char *text)

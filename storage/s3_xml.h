@@ -13,6 +13,9 @@ struct s3_error {
     char *code, *message;
 };
 
+/* Whether DATA is one document from its beginning to its end, whatever it says. */
+bool s3_xml_is_whole(const char *data, size_t size);
+
 /* False when DATA is no <Error> document; never an error of its own. */
 bool s3_xml_error(const char *data, size_t size, struct s3_error *found);
 void s3_error_clear(struct s3_error *found);

@@ -131,6 +131,8 @@ struct store_call {
     struct store_object object;
     uint64_t received_bytes; /* STORE_GET: less than asked for only at the object's end */
     char *part_etag;
+    bool maybe_twice;       /* STORE_BEGIN, failed ones too: there may be another upload of the key,
+                             * of a try whose answer was lost */
     GPtrArray *failed_keys; /* char* */
     GPtrArray *objects;     /* struct store_object*, in key order */
     GPtrArray *prefixes;    /* char*, each ending in '/', in key order */

@@ -41,6 +41,11 @@ bool transfer_download(struct store *store, const char *prefix, const char *dir,
                        const struct transfer_options *options, struct transfer_result *result,
                        GError **error);
 
+/* The one object KEY as the file (or symlink) NAME of DIR, which exists. */
+bool transfer_download_file(struct store *store, const char *key, const char *dir, const char *name,
+                            const struct transfer_options *options, struct transfer_result *result,
+                            GError **error);
+
 /* Every object below FROM_PREFIX to TO_PREFIX of another store (server-side where it is the same).
  */
 bool transfer_copy(struct store *from, const char *from_prefix, struct store *to,

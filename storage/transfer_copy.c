@@ -273,8 +273,7 @@ static bool each_object(const struct store_object *object, void *user, GError **
     item->to_key = g_strconcat(copy->to_prefix, object->key + strlen(copy->from_prefix), NULL);
     item->etag = g_strdup(object->etag);
     item->size_bytes = object->size_bytes;
-    copy->transfer.progress.files_total++;
-    copy->transfer.progress.bytes_total += object->size_bytes;
+    transfer_found(&copy->transfer, object->size_bytes);
     copy_item(item);
     copy_todo(copy);
     return transfer_goes_on(&copy->transfer);
@@ -289,6 +288,7 @@ bool transfer_copy(struct store *from, const char *from_prefix, struct store *to
 
     transfer_init(&copy.transfer, options,
                   MIN(store_caps(from)->parallel, store_caps(to)->parallel));
+    transfer_count_list(&copy.transfer, from, from_prefix);
     if (!store_list(from, from_prefix, false, each_object, &copy, &failure))
         transfer_fail(&copy.transfer, failure);
     copy.transfer.progress.counting = false;

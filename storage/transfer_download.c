@@ -393,8 +393,7 @@ static bool each_object(const struct store_object *object, void *user, GError **
     if (!local_path_is_safe(path))
         return error_set(error, EINVAL, "%s: the key would leave the directory", object->key);
     target = target_new(download, object);
-    transfer->progress.files_total++;
-    transfer->progress.bytes_total += object->size_bytes;
+    transfer_found(transfer, object->size_bytes);
     if (is_directory_key(target))
         look_first(target, directory_finished);
     else if (transfer->options->only_changed && local_size_is(target, &st))
@@ -432,6 +431,7 @@ bool transfer_download(struct store *store, const char *prefix, const char *dir,
     download.root_fd = root;
     download.directories = g_ptr_array_new_with_free_func(target_free);
     transfer_init(&download.transfer, options, store_caps(store)->parallel);
+    transfer_count_list(&download.transfer, store, prefix);
     if (!store_list(store, prefix, false, each_object, &download, &failure))
         transfer_fail(&download.transfer, failure);
     download.transfer.progress.counting = false;
@@ -440,5 +440,36 @@ bool transfer_download(struct store *store, const char *prefix, const char *dir,
     while (transfer_step(&download.transfer));
     set_directory_attrs(&download);
     g_ptr_array_unref(download.directories);
+    return transfer_end(&download.transfer, result, error);
+}
+
+bool transfer_download_file(struct store *store, const char *key, const char *dir, const char *name,
+                            const struct transfer_options *options, struct transfer_result *result,
+                            GError **error)
+{
+    g_auto(fd_t) root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct download download = {.store = store, .prefix = "", .root_fd = root};
+    struct store_object object = {0};
+    struct target *target;
+
+    if (root < 0)
+        return error_set_errno(error, errno, "download to %s", dir);
+    if (!local_path_is_safe(name) || strchr(name, '/'))
+        return error_set(error, EINVAL, "\"%s\" is no name for a file", name);
+    if (!store_head(store, key, &object, error))
+        return false;
+    transfer_init(&download.transfer, options, store_caps(store)->parallel);
+    target = target_new(&download, &object);
+    g_free(target->key);
+    g_free(target->path);
+    target->key = g_strdup(key);
+    target->path = g_strdup(name);
+    transfer_found(&download.transfer, object.size_bytes);
+    download.transfer.progress.counting = false;
+    store_object_clear(&object);
+    get_target(target);
+    do
+        get_todo(&download);
+    while (transfer_step(&download.transfer));
     return transfer_end(&download.transfer, result, error);
 }

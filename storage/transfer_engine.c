@@ -195,6 +195,31 @@ bool transfer_step(struct transfer *transfer)
     return true;
 }
 
+void transfer_found(struct transfer *transfer, uint64_t bytes)
+{
+    if (transfer->counted)
+        return;
+    transfer->progress.files_total++;
+    transfer->progress.bytes_total += bytes;
+}
+
+static bool count_object(const struct store_object *object, void *user, GError **error)
+{
+    transfer_found(user, object->size_bytes);
+    return transfer_goes_on(user);
+}
+
+void transfer_count_list(struct transfer *transfer, struct store *store, const char *prefix)
+{
+    if (!transfer->options->progress)
+        return;
+    /* What fails here fails again when it matters. */
+    transfer->counted = store_list(store, prefix, false, count_object, transfer, NULL);
+    transfer->progress.counting = !transfer->counted;
+    if (!transfer->counted)
+        transfer->progress = (struct transfer_progress){.counting = true};
+}
+
 void transfer_file_done(struct transfer *transfer)
 {
     transfer->result.files++;

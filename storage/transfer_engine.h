@@ -23,6 +23,7 @@ struct transfer {
     int64_t next_progress_us;
     GHashTable *running; /* of struct transfer_task */
     bool cancelled;
+    bool counted; /* the totals are known already */
 
     pthread_mutex_t lock;
     /* Guarded by lock: */
@@ -68,6 +69,12 @@ void transfer_start(struct transfer *transfer, struct store *store, struct store
 
 /* Handles one completion, waiting for it; false when nothing is in flight. */
 bool transfer_step(struct transfer *transfer);
+
+/* For who watches the progress: the totals of a listing, before anything moves. */
+void transfer_count_list(struct transfer *transfer, struct store *store, const char *prefix);
+
+/* One more file of the totals, unless they are known. */
+void transfer_found(struct transfer *transfer, uint64_t bytes);
 
 void transfer_file_done(struct transfer *transfer);
 void transfer_file_skipped(struct transfer *transfer, uint64_t bytes);

@@ -258,8 +258,7 @@ static void add_entry(struct upload *upload, const char *path, const struct stat
     entry->path = g_strdup(path);
     entry->key = g_strconcat(upload->prefix, path, S_ISDIR(st->st_mode) ? "/" : NULL, NULL);
     entry->st = *st;
-    transfer->progress.files_total++;
-    transfer->progress.bytes_total += S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size;
+    transfer_found(transfer, S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size);
     if (!transfer->options->only_changed) {
         put_entry(entry);
     } else if (transfer_room(transfer, 0)) {
@@ -268,6 +267,29 @@ static void add_entry(struct upload *upload, const char *path, const struct stat
     } else {
         entry_free(entry);
     }
+}
+
+/* For who watches the progress: the totals, before anything moves. */
+static void count_tree(struct upload *upload)
+{
+    struct tree_walk *walk;
+    const char *path;
+    struct stat st;
+
+    if (!upload->transfer.options->progress)
+        return;
+    walk = tree_walk_open(upload->dir, upload->root_fd);
+    while (transfer_goes_on(&upload->transfer)) {
+        g_autoptr(GError) unreadable = NULL; /* it is said when its turn comes */
+
+        if (tree_walk_next(walk, &path, &st, &unreadable))
+            transfer_found(&upload->transfer, S_ISDIR(st.st_mode) ? 0 : (uint64_t)st.st_size);
+        else if (!unreadable)
+            break;
+    }
+    tree_walk_close(walk);
+    upload->transfer.counted = true;
+    upload->transfer.progress.counting = false;
 }
 
 bool transfer_upload(const char *dir, struct store *store, const char *prefix,
@@ -283,6 +305,7 @@ bool transfer_upload(const char *dir, struct store *store, const char *prefix,
     if (root < 0)
         return error_set_errno(error, errno, "upload %s", dir);
     transfer_init(&upload.transfer, options, store_caps(store)->parallel);
+    count_tree(&upload);
     walk = tree_walk_open(dir, root);
     while (transfer_goes_on(&upload.transfer)) {
         GError *unreadable = NULL;

@@ -85,6 +85,12 @@ static bool stat_entry(struct tree_walk *walk, struct stat *st, GError **error)
     return true;
 }
 
+/* What a directory gets that nobody asked for. */
+static bool has_usual_mode(const struct stat *st)
+{
+    return (st->st_mode & 07777) == 0755;
+}
+
 bool tree_walk_next(struct tree_walk *walk, const char **path, struct stat *st, GError **error)
 {
     for (;;) {
@@ -102,12 +108,17 @@ bool tree_walk_next(struct tree_walk *walk, const char **path, struct stat *st, 
         if (!stat_entry(walk, st, error))
             return false;
         *path = walk->path;
+        if (is_empty && !has_usual_mode(st))
+            continue; /* it was an entry when its name was met */
         if (is_empty || S_ISREG(st->st_mode) || S_ISLNK(st->st_mode))
             return true;
-        if (S_ISDIR(st->st_mode))
+        if (S_ISDIR(st->st_mode)) {
             g_queue_push_head(&walk->waiting, g_strdup(walk->path));
-        else
+            if (!has_usual_mode(st))
+                return true;
+        } else {
             log_warning("%s/%s: skipped: neither a file, a directory nor a symlink", walk->dir,
                         walk->path);
+        }
     }
 }

@@ -134,27 +134,35 @@ static bool has_run(struct store *root, const char *repo, const char *name, bool
 }
 
 bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,
-                    GError **error)
+                    struct tag **tag, GError **error)
 {
     bool is_tag = *name == ':', has = false;
     g_autoptr(GError) missing = NULL;
+    g_autoptr(Tag) found = NULL;
 
     *run = NULL;
+    if (tag)
+        *tag = NULL;
     if (!is_tag && !keys_name_is_valid(name))
         return error_set(error, EINVAL, "\"%s\" cannot be a run's name", name);
-    if (is_tag && tag_load(root, repo, name + 1, run, &missing))
-        return true;
-    if (is_tag ? !error_is(missing, ENOENT) : !has_run(root, repo, name, &has, &missing)) {
+    if (is_tag)
+        found = tag_load(root, repo, name + 1, &missing);
+    if (is_tag ? !found && !error_is(missing, ENOENT)
+               : !has_run(root, repo, name, &has, &missing)) {
         g_propagate_error(error, g_steal_pointer(&missing));
         return false;
     }
-    if (has)
-        *run = g_strdup(name);
-    return has || error_set(error, ENOENT, "no %s %s in repo %s; see dstack %s",
-                            is_tag ? "tag" : "run", name + is_tag, repo, is_tag ? "tags" : "ps -a");
+    if (!found && !has)
+        return error_set(error, ENOENT, "no %s %s in repo %s; see dstack %s",
+                         is_tag ? "tag" : "run", name + is_tag, repo, is_tag ? "tags" : "ps -a");
+    *run = g_strdup(found ? found->run : name);
+    if (tag)
+        *tag = g_steal_pointer(&found);
+    return true;
 }
 
-struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, GError **error)
+struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, struct tag **tag,
+                          GError **error)
 {
     g_autoptr(GError) why = NULL;
 
@@ -163,7 +171,7 @@ struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run,
 
         g_clear_error(&why);
         root = cli_root(roots, i, &why);
-        if (root && cli_resolve_in(root, roots->repo.id, name, run, &why))
+        if (root && cli_resolve_in(root, roots->repo.id, name, run, tag, &why))
             return root;
         if (!error_is(why, ENOENT))
             break;
@@ -180,7 +188,7 @@ struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **e
         error_set(error, EINVAL, "\"%s\" cannot be a run's name", name);
         return NULL;
     }
-    return cli_resolve(roots, name, &run, error);
+    return cli_resolve(roots, name, &run, NULL, error);
 }
 
 bool cli_answer(void)

@@ -10,6 +10,7 @@
 #include "config/settings.h"
 #include "runner/run_store.h"
 #include "storage/store.h"
+#include "storage/tags.h"
 
 struct command {
     const char *name;
@@ -18,8 +19,8 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv);
 };
 
-extern const struct command cmd_config, cmd_logs, cmd_ls, cmd_ps, cmd_pull, cmd_push, cmd_rm,
-    cmd_run, cmd_stop, cmd_tags;
+extern const struct command cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls, cmd_prune, cmd_ps,
+    cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_secrets, cmd_stop, cmd_tags;
 
 /* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
  * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */
@@ -53,12 +54,14 @@ struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error);
 /* The root that has run NAME; borrowed. ENOENT, with what to do, when none has it. */
 struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error);
 
-/* The run that NAME (a run, or ":TAG") means, and its root. RUN is the caller's. */
-struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, GError **error);
+/* The run that NAME (a run, or ":TAG") means, and its root. RUN is the caller's, and so is TAG (may
+ * be NULL): the tag, when it was one. The run itself may be gone then. */
+struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, struct tag **tag,
+                          GError **error);
 
 /* The same in one root. */
 bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,
-                    GError **error);
+                    struct tag **tag, GError **error);
 
 /* Asks a yes-or-no question on a terminal; without one the answer is OTHERWISE. */
 bool cli_confirm(const char *question, bool otherwise);

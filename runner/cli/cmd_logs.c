@@ -2,6 +2,7 @@
 
 #include "config/error.h"
 #include "config/units.h"
+#include "runner/cli/cli_transfer.h"
 #include "runner/logs.h"
 
 #include <stdio.h>
@@ -43,15 +44,18 @@ static bool parse_since(const char *text, int64_t *since_ms, GError **error)
 static bool show(struct store *root, const char *repo, const char *name, int64_t since_ms,
                  unsigned rank, bool attach, GError **error)
 {
+    struct progress *progress = NULL;
     struct log_reader reader;
     struct run *final = NULL;
     bool ok = log_reader_init(&reader, root, repo, name, rank, since_ms, error);
 
     if (!ok)
         return false;
+    reader.watcher = (struct log_watcher){cli_show_progress, &progress};
     ok = attach ? log_reader_follow(&reader, print, NULL, NULL, &final, error)
                 : log_reader_poll(&reader, print, NULL, NULL, error);
     log_reader_clear(&reader);
+    progress_free(progress);
     run_free(final);
     return ok;
 }

@@ -2,7 +2,7 @@
 
 #include "config/error.h"
 #include "config/units.h"
-#include "storage/keys.h"
+#include "runner/kept.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -131,47 +131,18 @@ static bool list_artifact(struct listing *l, struct store *root, const char *art
     return ok;
 }
 
-/* The artifacts' paths: those of the run's document, or what is there when the run was removed. */
-static bool add_path(const struct store_object *object, void *user, GError **error)
-{
-    GPtrArray *paths = user;
-
-    if (g_str_has_suffix(object->key, "/"))
-        g_ptr_array_add(paths, g_strdup(object->key));
-    return true;
-}
-
 static bool list_run(struct listing *l, struct store *root, const char *repo, const char *name,
-                     const char *search, GError **error)
+                     const struct tag *tag, const char *search, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    g_autoptr(Run) run = run_store_load(root, repo, name, &why);
-    g_autofree char *top = keys_artifacts(repo, name);
-    g_autoptr(GPtrArray) prefixes = g_ptr_array_new_with_free_func(g_free);
+    g_auto(GStrv) paths = kept_artifacts(root, repo, name, tag, error);
 
-    if (!run && !error_is(why, ENOENT)) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    for (guint i = 0; run && i < run->artifacts->len; i++) {
-        const struct run_artifact *artifact = run->artifacts->pdata[i];
-        g_autofree char *prefix = run_artifact_prefix(repo, name, artifact->path);
+    for (char **path = paths; path && *path; path++) {
+        g_autofree char *prefix = run_artifact_prefix(repo, name, *path);
 
-        if (!list_artifact(l, root, prefix, artifact->path, search, error))
+        if (!list_artifact(l, root, prefix, *path, search, error))
             return false;
     }
-    if (run)
-        return true;
-    if (!store_list(root, top, true, add_path, prefixes, error))
-        return false;
-    for (guint i = 0; i < prefixes->len; i++) {
-        const char *prefix = prefixes->pdata[i];
-        g_autofree char *path = g_strndup(prefix + strlen(top), strlen(prefix) - strlen(top) - 1);
-
-        if (!list_artifact(l, root, prefix, path, search, error))
-            return false;
-    }
-    return true;
+    return paths != NULL;
 }
 
 static int run_ls(const struct command *command, int argc, char **argv)
@@ -184,6 +155,7 @@ static int run_ls(const struct command *command, int argc, char **argv)
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autofree char *name = NULL;
+    g_autoptr(Tag) tag = NULL;
     struct cli_roots roots;
     GError *error = NULL;
     int status;
@@ -193,7 +165,7 @@ static int run_ls(const struct command *command, int argc, char **argv)
         return status;
     ok = cli_roots_open(&roots, &error);
     if (ok) {
-        struct store *root = cli_resolve(&roots, argv[1], &name, &error);
+        struct store *root = cli_resolve(&roots, argv[1], &name, &tag, &error);
 
         l.held = g_ptr_array_new_with_free_func(g_free);
         if (l.json) {
@@ -203,7 +175,7 @@ static int run_ls(const struct command *command, int argc, char **argv)
             g_ptr_array_add(l.held, g_strdup("FILE"));
             g_ptr_array_add(l.held, g_strdup("SIZE"));
         }
-        ok = root && list_run(&l, root, roots.repo.id, name, argc > 2 ? argv[2] : "", &error);
+        ok = root && list_run(&l, root, roots.repo.id, name, tag, argc > 2 ? argv[2] : "", &error);
         if (ok && !l.flushed)
             flush_rows(&l);
         if (l.json)

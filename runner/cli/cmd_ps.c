@@ -20,12 +20,16 @@ struct options {
 struct row {
     struct run_summary *summary;
     struct store *root;
+    char *tags; /* "best, last"; NULL: none */
 };
 
 static void row_free(gpointer data)
 {
-    run_summary_free(((struct row *)data)->summary);
-    g_free(data);
+    struct row *row = data;
+
+    run_summary_free(row->summary);
+    g_free(row->tags);
+    g_free(row);
 }
 
 static struct run_summary *summary_at(GPtrArray *rows, guint i)
@@ -57,7 +61,7 @@ static bool add_runs(struct store *root, const char *repo, const char *only, GHa
             !g_hash_table_add(seen, g_steal_pointer(&key)))
             continue;
         row = g_new0(struct row, 1);
-        *row = (struct row){summary, root};
+        *row = (struct row){summary, root, NULL};
         g_ptr_array_add(rows, row);
         list->pdata[i] = NULL;
     }
@@ -91,6 +95,42 @@ static void keep_current(GPtrArray *rows)
             g_ptr_array_remove_index(rows, i);
 }
 
+static bool add_tags_of(struct store *root, const char *repo, GPtrArray *rows, GError **error)
+{
+    g_autoptr(GPtrArray) tags = tags_load(root, repo, error);
+    g_autoptr(GHashTable) of_run = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
+
+    for (guint i = 0; tags && i < tags->len; i++) {
+        const struct tag *tag = tags->pdata[i];
+        const char *others = g_hash_table_lookup(of_run, tag->run);
+
+        g_hash_table_replace(of_run, tag->run,
+                             others ? g_strdup_printf("%s, %s", others, tag->name)
+                                    : g_strdup(tag->name));
+    }
+    for (guint i = 0; i < rows->len; i++) {
+        struct row *row = rows->pdata[i];
+
+        if (row->root == root)
+            row->tags = g_strdup(g_hash_table_lookup(of_run, row->summary->name));
+    }
+    return tags != NULL;
+}
+
+/* A run has the tags of its own root; roots that have none of ROWS are not asked. */
+static bool add_tags(const char *repo, GPtrArray *rows, GError **error)
+{
+    g_autoptr(GHashTable) asked = g_hash_table_new(NULL, NULL);
+
+    for (guint i = 0; i < rows->len; i++) {
+        struct store *root = ((const struct row *)rows->pdata[i])->root;
+
+        if (g_hash_table_add(asked, root) && !add_tags_of(root, repo, rows, error))
+            return false;
+    }
+    return true;
+}
+
 /* A listing does not know why a run failed: its document does. */
 static void add_reasons(GPtrArray *rows, const char *repo)
 {
@@ -112,15 +152,16 @@ static void print_json(GPtrArray *rows)
     char *text;
 
     for (guint i = 0; i < rows->len; i++) {
-        const struct run_summary *run = summary_at(rows, i);
+        const struct row *row = rows->pdata[i];
+        const struct run_summary *run = row->summary;
 
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s?}", "run", run->name,
-                                        "workflow", run->workflow ? run->workflow : "", "status",
-                                        run_status_name(run->status), "submitted_ms",
-                                        (json_int_t)run->submitted_ms, "finished_ms",
-                                        (json_int_t)run->finished_ms, "exit_code", run->exit_code,
-                                        "reason", run->reason));
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s?, s:s?, s:s?}", "run", run->name,
+                      "workflow", run->workflow ? run->workflow : "", "status",
+                      run_status_name(run->status), "submitted_ms", (json_int_t)run->submitted_ms,
+                      "finished_ms", (json_int_t)run->finished_ms, "exit_code", run->exit_code,
+                      "reason", run->reason, "owner", run->user, "tags", row->tags));
     }
     text = json_dumps(list, JSON_INDENT(2));
     puts(text);
@@ -128,28 +169,36 @@ static void print_json(GPtrArray *rows)
     json_decref(list);
 }
 
+static void print_heads(struct cli_table *table, bool verbose, bool reasons)
+{
+    static const char *const heads[] = {"RUN", "WORKFLOW", "SUBMITTED", "OWNER", "STATUS", "TAG"};
+
+    cli_table_init(table, G_N_ELEMENTS(heads) + verbose + reasons);
+    for (guint i = 0; i < G_N_ELEMENTS(heads); i++)
+        cli_table_add(table, heads[i]);
+    if (verbose)
+        cli_table_add(table, "EXIT");
+    if (reasons)
+        cli_table_add(table, "REASON");
+}
+
 static void print_table(GPtrArray *rows, bool verbose, bool reasons)
 {
     struct cli_table table;
 
-    cli_table_init(&table, 4 + verbose + reasons);
-    cli_table_add(&table, "RUN");
-    cli_table_add(&table, "WORKFLOW");
-    cli_table_add(&table, "SUBMITTED");
-    cli_table_add(&table, "STATUS");
-    if (verbose)
-        cli_table_add(&table, "EXIT");
-    if (reasons)
-        cli_table_add(&table, "REASON");
+    print_heads(&table, verbose, reasons);
     for (guint i = 0; i < rows->len; i++) {
-        const struct run_summary *run = summary_at(rows, i);
+        const struct row *row = rows->pdata[i];
+        const struct run_summary *run = row->summary;
         g_autofree char *ago = ago_format(run->submitted_ms, run_now_ms());
         g_autofree char *code = run->exit_code >= 0 ? g_strdup_printf("%d", run->exit_code) : NULL;
 
         cli_table_add(&table, run->name);
         cli_table_add(&table, run->workflow ? run->workflow : "");
         cli_table_add(&table, ago);
+        cli_table_add(&table, run->user ? run->user : "");
         cli_table_add(&table, run_status_name(run->status));
+        cli_table_add(&table, row->tags ? row->tags : "");
         if (verbose)
             cli_table_add(&table, code ? code : "");
         if (reasons)
@@ -179,6 +228,8 @@ static bool show(struct cli_roots *roots, const char *only, const struct options
         keep_current(rows);
     if (!options->all || options->verbose)
         add_reasons(rows, roots->repo.id);
+    if (!add_tags(roots->repo.id, rows, complete ? error : NULL))
+        complete = false;
     if (options->watch && isatty(STDOUT_FILENO))
         printf("\033[H\033[2J");
     if (options->json)

@@ -1,37 +1,81 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
-#include "storage/keys.h"
-#include "storage/remote.h"
+#include "runner/kept.h"
 
 #include <stdio.h>
-#include <string.h>
 
-struct search {
-    struct store *root;
-    const char *repo, *run;
-    bool tagged;
-};
-
-static bool look_at_tag(const struct store_object *object, void *user, GError **error)
+static void say_tagged(const char *name)
 {
-    struct search *search = user;
-    g_autofree char *prefix = keys_tags(search->repo), *tag = NULL, *run = NULL;
+    fprintf(stderr, "A tag still holds the artifacts of %s: they stay\n", name);
+}
 
-    if (!g_str_has_suffix(object->key, ".json"))
-        return true;
-    tag = g_strndup(object->key + strlen(prefix),
-                    strlen(object->key) - strlen(prefix) - strlen(".json"));
-    if (!tag_load(search->root, search->repo, tag, &run, error))
-        return false;
-    search->tagged = search->tagged || strcmp(run, search->run) == 0;
+/* The first root that has it, or what an earlier removal left of it. */
+static bool remove_one(struct cli_roots *roots, const char *name, GError **error)
+{
+    g_autoptr(GError) missing = NULL;
+    bool tagged = false;
+
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        struct store *root = cli_root(roots, i, error);
+
+        if (!root)
+            return false;
+        g_clear_error(&missing);
+        if (kept_remove_run(root, roots->repo.id, name, &tagged, &missing)) {
+            if (tagged)
+                say_tagged(name);
+            return true;
+        }
+        if (!error_is(missing, ENOENT))
+            break;
+    }
+    g_propagate_error(error, g_steal_pointer(&missing));
+    return false;
+}
+
+/* Every finished run; one that started again or was removed by somebody else meanwhile is passed
+ * over. */
+static bool remove_in(struct store *root, const char *repo, GError **error)
+{
+    g_autoptr(GPtrArray) runs = run_store_list(root, repo, error);
+
+    for (guint i = 0; runs && i < runs->len; i++) {
+        const struct run_summary *summary = runs->pdata[i];
+        g_autoptr(GError) why = NULL;
+        bool tagged = false;
+
+        if (!run_status_is_final(summary->status))
+            continue;
+        if (!kept_remove_run(root, repo, summary->name, &tagged, &why)) {
+            if (error_is(why, EPERM) || error_is(why, ENOENT))
+                continue;
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        printf("%s\n", summary->name);
+        if (tagged)
+            say_tagged(summary->name);
+    }
+    return runs != NULL;
+}
+
+static bool remove_all(struct cli_roots *roots, GError **error)
+{
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        struct store *root = cli_root(roots, i, error);
+
+        if (!root || !remove_in(root, roots->repo.id, error))
+            return false;
+    }
     return true;
 }
 
 static int run_rm(const struct command *command, int argc, char **argv)
 {
-    gboolean yes = FALSE;
+    gboolean all = FALSE, yes = FALSE;
     const GOptionEntry entries[] = {
+        {"all", 'a', 0, G_OPTION_ARG_NONE, &all, "Every finished run", NULL},
         {"yes", 'y', 0, G_OPTION_ARG_NONE, &yes, "Do not ask", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
@@ -40,27 +84,21 @@ static int run_rm(const struct command *command, int argc, char **argv)
     int status;
     bool ok;
 
-    if (!cli_parse(command, entries, &argc, &argv, 1, 1, &status))
+    if (!cli_parse(command, entries, &argc, &argv, 0, 1, &status))
         return status;
-    if (!yes && !cli_confirm("Remove the run and its artifacts?", true))
-        return 1;
-    ok = cli_roots_open(&roots, &error);
-    if (ok) {
-        struct store *root = cli_find_run(&roots, argv[1], &error);
-        struct search search = {root, roots.repo.id, argv[1], false};
-        g_autofree char *tags = keys_tags(roots.repo.id);
-        g_autofree char *artifacts = keys_artifacts(roots.repo.id, argv[1]);
-
-        ok = root && store_list(root, tags, false, look_at_tag, &search, &error) &&
-             run_store_remove(root, roots.repo.id, argv[1], &error);
-        if (ok && search.tagged)
-            fprintf(stderr, "A tag still holds the artifacts of %s: they stay\n", argv[1]);
-        else if (ok)
-            ok = store_delete_prefix(root, artifacts, NULL, &error);
+    if ((argc > 1) == (all != FALSE)) {
+        fprintf(stderr, "dstack rm: name a run, or give -a for all finished ones\n");
+        return 2;
     }
+    if (!yes && !cli_confirm(all ? "Remove all finished runs and their artifacts?"
+                                 : "Remove the run and its artifacts?",
+                             true))
+        return 1;
+    ok = cli_roots_open(&roots, &error) &&
+         (all ? remove_all(&roots, &error) : remove_one(&roots, argv[1], &error));
     cli_roots_clear(&roots);
     return ok ? 0 : cli_fail(error);
 }
 
-const struct command cmd_rm = {"rm", "RUN", "Removes a run; artifacts that a tag holds stay.",
+const struct command cmd_rm = {"rm", "[RUN]", "Removes runs; artifacts that a tag holds stay.",
                                run_rm};

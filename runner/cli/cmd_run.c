@@ -1,9 +1,8 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
-#include "config/workflow.h"
-#include "config/workflow_values.h"
-#include "runner/cli/arguments.h"
+#include "runner/cli/cli_transfer.h"
+#include "runner/cli/run_options.h"
 #include "runner/logs.h"
 #include "runner/restart.h"
 #include "runner/submit.h"
@@ -18,26 +17,6 @@
 #include <unistd.h>
 
 #define STOPPED_STATUS 130
-
-struct options {
-    gboolean detach;
-    bool remote;
-    char *remote_name, *tag, *commands, *resume;
-    char **env, **artifacts;
-    char *workflow, **args; /* borrowed from words */
-    char **words;
-};
-
-static void options_clear(struct options *options)
-{
-    g_free(options->remote_name);
-    g_free(options->tag);
-    g_free(options->commands);
-    g_free(options->resume);
-    g_strfreev(options->env);
-    g_strfreev(options->artifacts);
-    g_free(options->words);
-}
 
 /* Written by the signal handler alone. */
 static volatile sig_atomic_t signals_seen;
@@ -75,64 +54,6 @@ static bool ask_stop(void)
     stop = signals_seen > 1 || cli_answer();
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return stop;
-}
-
-/* --remote may stand alone ("--remote=" by now) or name one. */
-static gboolean parse_remote(const char *option, const char *value, gpointer user, GError **error)
-{
-    struct options *options = user;
-
-    options->remote = true;
-    options->remote_name = value && *value ? g_strdup(value) : NULL;
-    return TRUE;
-}
-
-/* A written-down workflow, or `bash -c '…'`. */
-static struct workflow *choose_workflow(const struct repo *repo, const struct options *options,
-                                        GPtrArray **list, GError **error)
-{
-    struct workflow *workflow;
-
-    if (options->commands) {
-        workflow = workflow_new("bash", "bash");
-        *list = g_ptr_array_new_with_free_func((GDestroyNotify)workflow_free);
-        workflow->commands = g_new0(char *, 2);
-        workflow->commands[0] = g_strdup(options->commands);
-        g_ptr_array_add(*list, workflow);
-        return workflow;
-    }
-    *list = workflows_load(repo->top, error);
-    workflow = *list ? workflows_find(*list, options->workflow, error) : NULL;
-    if (*list && !workflow && strcmp(options->workflow, "bash") == 0)
-        g_prefix_error(error, "give commands with dstack run bash -c '…', since there is ");
-    return workflow;
-}
-
-static bool add_env(struct workflow *workflow, char **env, GError **error)
-{
-    guint old = workflow->env ? g_strv_length(workflow->env) : 0;
-    guint more = env ? g_strv_length(env) : 0;
-
-    if (more == 0)
-        return true;
-    workflow->env = g_renew(char *, workflow->env, old + more + 1);
-    for (guint i = 0; i <= more; i++)
-        workflow->env[old + i] = g_strdup(env[i]);
-    for (guint i = 0; i < more; i++)
-        if (!workflow_env_check(env[i], "--env", error))
-            return false;
-    return true;
-}
-
-static bool apply_options(struct workflow *workflow, const struct options *options, GError **error)
-{
-    if (strcmp(workflow->provider, "bash") != 0)
-        return error_set(error, ENOTSUP, "%s: provider \"%s\" cannot run here yet; use \"bash\"",
-                         workflow->name, workflow->provider);
-    for (char **artifact = options->artifacts; artifact && *artifact; artifact++)
-        if (!workflow_add_artifact(workflow, *artifact, false, "--artifact", error))
-            return false;
-    return add_env(workflow, options->env, error);
 }
 
 static bool print_log(const char *data, size_t size, void *user, GError **error)
@@ -196,11 +117,13 @@ static bool follow(const struct submit_request *request, const struct run *run, 
                    GError **error)
 {
     struct store *root = request->root;
+    struct progress *progress = NULL;
     struct log_reader reader = {0};
     bool aborting = false;
     bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, 0, error);
 
     reader.until_idle = true;
+    reader.watcher = (struct log_watcher){cli_show_progress, &progress};
     while (ok && !*final) {
         g_autoptr(GError) why = NULL;
 
@@ -219,6 +142,7 @@ static bool follow(const struct submit_request *request, const struct run *run, 
         }
     }
     log_reader_clear(&reader);
+    progress_free(progress);
     return ok;
 }
 
@@ -267,14 +191,20 @@ static void use_remote(const struct remote *remote, struct store *root,
 }
 
 /* Where the run goes: this machine, or a remote. */
-static bool choose_root(struct cli_roots *roots, const struct options *options,
+static bool choose_root(struct cli_roots *roots, const struct run_options *options,
                         struct submit_request *request, const char **notice, GError **error)
 {
+    const struct resources *resources = &request->workflow->resources;
     const struct remote *remote;
     bool embedded = false;
     struct store *root;
 
-    if (!options->remote) {
+    if (options->remote && resources->local)
+        return error_set(error, EINVAL,
+                         "workflow %s runs on this machine only (resources.local): leave out "
+                         "--remote",
+                         request->workflow->name);
+    if (!options->remote && !resources->remote) {
         use_local(roots, request);
         return true;
     }
@@ -314,21 +244,18 @@ static int show_end(const struct run *final)
     return exit_status(final);
 }
 
-static int run_workflow(struct cli_roots *roots, const struct options *options, GError **error)
+static int run_workflow(struct cli_roots *roots, struct run_options *options, GError **error)
 {
-    struct submit_request request = {.repo = roots->repo.id,
-                                     .code_dir = roots->repo.top,
-                                     .args = options->args,
-                                     .tag = options->tag};
+    struct submit_request request = {
+        .repo = roots->repo.id, .code_dir = roots->repo.top, .tag = options->tag};
     g_autoptr(GPtrArray) list = NULL;
     g_autoptr(Run) run = NULL, final = NULL;
-    struct workflow *workflow = choose_workflow(&roots->repo, options, &list, error);
     const char *notice = NULL;
     int status = -1;
 
-    request.workflow = workflow;
-    if (workflow && apply_options(workflow, options, error) &&
-        choose_root(roots, options, &request, &notice, error))
+    request.workflow = run_options_workflow(options, &roots->repo, &list, error);
+    request.args = options->args;
+    if (request.workflow && choose_root(roots, options, &request, &notice, error))
         run = submit(&request, notice, error);
     if (run) {
         print_row(run, options->tag);
@@ -371,110 +298,30 @@ static int resume(struct cli_roots *roots, const char *name, GError **error)
     return status;
 }
 
-/* "--remote NAME" names a remote if there is one called so; else NAME is the workflow, or its. */
-static char **join_remote(int *argc, char **argv)
-{
-    g_autoptr(GPtrArray) joined = g_ptr_array_new();
-    struct settings settings = {0};
-
-    for (int i = 0; i < *argc; i++) {
-        bool embedded;
-
-        if (strcmp(argv[i], "--") == 0) {
-            while (i < *argc)
-                g_ptr_array_add(joined, g_strdup(argv[i++]));
-        } else if (strcmp(argv[i], "--remote") != 0) {
-            g_ptr_array_add(joined, g_strdup(argv[i]));
-        } else if (i + 1 < *argc && (settings.path || settings_load(&settings, NULL)) &&
-                   settings_remote(&settings, argv[i + 1], &embedded, NULL)) {
-            g_ptr_array_add(joined, g_strconcat("--remote=", argv[++i], NULL));
-        } else {
-            g_ptr_array_add(joined, g_strdup("--remote="));
-        }
-    }
-    settings_clear(&settings);
-    *argc = (int)joined->len;
-    g_ptr_array_add(joined, NULL);
-    return (char **)g_ptr_array_free(g_steal_pointer(&joined), FALSE);
-}
-
-static bool parse(const struct command *command, int argc, char **argv, struct options *options,
-                  GError **error)
-{
-    const GOptionEntry entries[] = {
-        /* FILENAME: bytes as they are, whatever the locale */
-        {"remote", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, parse_remote,
-         "Run on the default remote, or on that one", "NAME"},
-        {"detach", 'd', 0, G_OPTION_ARG_NONE, &options->detach, "Do not wait and show the log",
-         NULL},
-        {"tag", 't', 0, G_OPTION_ARG_STRING, &options->tag, "Tag the run", "TAG"},
-        {"env", 'e', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->env, "Set in the environment",
-         "K=V"},
-        {"artifact", 'a', 0, G_OPTION_ARG_FILENAME_ARRAY, &options->artifacts,
-         "One more artifact directory", "PATH"},
-        {"resume", 0, 0, G_OPTION_ARG_STRING, &options->resume,
-         "Follow that run instead, and start it again if it was interrupted", "RUN"},
-        {"command", 'c', 0, G_OPTION_ARG_FILENAME, &options->commands,
-         "The commands of `dstack run bash`", "COMMANDS"},
-        {NULL, 0, 0, 0, NULL, NULL, NULL},
-    };
-    g_autoptr(GOptionContext) context = g_option_context_new(command->arguments);
-    GOptionGroup *group = g_option_group_new("run", "", "", options, NULL);
-    g_autoptr(GPtrArray) own = g_ptr_array_new(), rest = g_ptr_array_new();
-    g_autofree char **own_argv = NULL;
-    int own_argc;
-
-    g_option_group_add_entries(group, entries);
-    g_option_context_set_main_group(context, group);
-    g_option_context_set_summary(context, command->summary);
-    g_ptr_array_add(own, argv[0]);
-    arguments_split(entries, argc, argv, own, rest);
-    own_argc = (int)own->len;
-    g_ptr_array_add(own, NULL);
-    own_argv = g_memdup2(own->pdata, own->len * sizeof(char *));
-    if (!g_option_context_parse(context, &own_argc, &own_argv, error))
-        return false;
-    g_ptr_array_add(rest, NULL);
-    options->workflow = rest->pdata[0];
-    if (options->resume && options->workflow)
-        return error_set(error, EINVAL, "--resume takes a run, and no workflow");
-    if (!options->workflow && !options->resume)
-        return error_set(error, EINVAL, "name a workflow");
-    if (options->workflow && *options->workflow == '-')
-        return error_set(error, EINVAL, "unknown option %s", options->workflow);
-    if (options->commands && g_strcmp0(options->workflow, "bash") != 0)
-        return error_set(error, EINVAL,
-                         "-c is for dstack run bash; what is the workflow's own "
-                         "stands behind --");
-    options->words = (char **)g_ptr_array_free(g_steal_pointer(&rest), FALSE);
-    options->args = options->words + (options->workflow ? 1 : 0);
-    return true;
-}
-
 static int run_run(const struct command *command, int argc, char **argv)
 {
-    g_auto(GStrv) words = join_remote(&argc, argv);
-    struct options options = {0};
+    g_auto(GStrv) words = run_options_join_remote(&argc, argv);
+    struct run_options options = {0};
     struct cli_roots roots;
     GError *error = NULL;
     int status;
 
     g_set_prgname("dstack run");
-    if (!parse(command, argc, words, &options, &error)) {
+    if (!run_options_parse(&options, command, argc, words, &error)) {
         g_autofree char *text = g_strdup_printf("%s; see dstack run --help", error->message);
 
         cli_say("dstack run", text);
         g_clear_error(&error);
-        options_clear(&options);
+        run_options_clear(&options);
         return 2;
     }
     status = !cli_roots_open(&roots, &error) ? -1
              : options.resume                ? resume(&roots, options.resume, &error)
                                              : run_workflow(&roots, &options, &error);
     cli_roots_clear(&roots);
-    options_clear(&options);
+    run_options_clear(&options);
     return status >= 0 ? status : cli_fail(error);
 }
 
-const struct command cmd_run = {"run", "WORKFLOW [ARGUMENT…]",
+const struct command cmd_run = {"run", "WORKFLOW|PROVIDER [ARGUMENT…]",
                                 "Runs a workflow, here or on a remote.", run_run};

@@ -8,8 +8,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop, &cmd_ls,
-    &cmd_tags, &cmd_push, &cmd_pull, &cmd_rm,   &cmd_config,
+    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop,  &cmd_ls,   &cmd_cp,      &cmd_tags,
+    &cmd_push, &cmd_pull, &cmd_rm,   &cmd_prune, &cmd_init, &cmd_secrets, &cmd_config,
 };
 
 static void print_help(FILE *out)
@@ -19,7 +19,7 @@ static void print_help(FILE *out)
             "usage: dstack COMMAND [OPTION…] [ARGUMENT…]\n\n",
             DSTACK_VERSION);
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
-        fprintf(out, "  %-7s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(out, "\n  dstack COMMAND --help tells more; dstack --version prints the version.\n");
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -70,9 +71,11 @@ def processes_of(home):
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, world, *arguments):
+    def __init__(self, world, *arguments, few_files=False):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if few_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
             os.chdir(world.repo)
             os.execve(program("dstack"), ["dstack", *arguments], world.environment)
         self.text = ""
@@ -126,15 +129,17 @@ class World:
     def write(self, text, name="workflows/all.yaml"):
         (self.repo / ".dstack" / name).write_text(text)
 
-    def start(self, *arguments, prefix=(), cwd=None, **more):
+    def start(self, *arguments, prefix=(), cwd=None, stdin=subprocess.DEVNULL, **more):
         return subprocess.Popen([*prefix, program("dstack"), *arguments], cwd=cwd or self.repo,
-                                env=self.environment, stdin=subprocess.DEVNULL,
+                                env=self.environment, stdin=stdin,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
-    def run(self, *arguments, limit=LIMIT_S, **more):
+    def run(self, *arguments, limit=LIMIT_S, input=None, **more):
+        if input is not None:
+            more["stdin"] = subprocess.PIPE
         process = self.start(*arguments, **more)
         try:
-            process.out, process.err = process.communicate(timeout=limit)
+            process.out, process.err = process.communicate(input, timeout=limit)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.parse
 import uuid
@@ -13,6 +14,8 @@ import uuid
 import boto3
 import pytest
 from botocore.config import Config
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "support"))
 
 READY_S = 20
 BAD_LOG = re.compile(r"\berror\b|\bwarning\b|critical|sanitizer|runtime error", re.I)
@@ -137,7 +140,7 @@ class Mount:
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", text).group(1)) * 1024
 
-    def stop(self, seconds=60):
+    def stop(self, seconds=60, bad_log=BAD_LOG):
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(seconds)
@@ -145,7 +148,7 @@ class Mount:
             self.kill()
         log = self.log_path.read_text()
         assert code == 0, log
-        assert not BAD_LOG.search(log), log
+        assert not bad_log.search(log), log
 
     def kill(self):
         if self.process.poll() is None:

@@ -391,7 +391,7 @@ def test_a_tag_is_not_taken_from_its_run(world):
     assert "best" in line and first in line and "-y" in line
     world.ok("tags", "add", first, "best")
     world.ok("tags", "add", second, "best", "-y")
-    assert world.ok("tags").splitlines()[1].split()[-1] == second
+    assert world.ok("tags").splitlines()[1].split()[-2] == second
 
 
 def test_two_runs_at_once_do_not_share_a_tag(anywhere):
@@ -400,7 +400,7 @@ def test_two_runs_at_once_do_not_share_a_tag(anywhere):
     ends = [p.communicate(timeout=LIMIT_S) and p.returncode for p in started]
     assert sorted(ends) == [0, 1, 1, 1]
     (done,) = [r["run"] for r in world.runs() if r["status"] == "done"]
-    assert world.ok("tags").splitlines()[1].split()[-1] == done
+    assert world.ok("tags").splitlines()[1].split()[-2] == done
     assert {r["status"] for r in world.runs()} <= {"done", "failed"}
 
 

@@ -50,11 +50,12 @@ static void make_file(uint64_t parent, const char *name)
 
 static unsigned count_names(uint64_t ino)
 {
+    struct fs_entry entry;
     struct fs_dir *dir;
     unsigned count = 0;
 
     cr_assert_eq(fs_opendir(fs, &caller, ino, &dir), 0);
-    while (fs_dir_entry(dir, count))
+    while (fs_dir_entry(dir, count, &entry))
         count++;
     fs_closedir(dir);
     return count - 2; /* "." and ".." */

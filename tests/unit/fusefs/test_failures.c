@@ -2,6 +2,8 @@
  * lost, nothing old comes back, and no file holds up the others. */
 #include "tests/unit/fusefs/fixture.h"
 
+#include "fusefs/fs_internal.h"
+
 #include "storage/store_driver.h"
 #include "tests/support/held_store.h"
 
@@ -304,23 +306,6 @@ Test(failures, rewrite_under_old_lineage)
     cr_expect_str_neq(one, two, "rewritten under the same lineage");
     fs_release(fs, file);
 }
-Test(failures, what_cannot_be_stored_is_refused_at_once)
-{
-    struct fs_options options = {.budget_bytes = 64 * MIB, .part_bytes = MIB};
-    struct fs_file *file;
-    struct stat st;
-    struct fs *few;
-
-    below->caps.max_parts = 10;
-    few = fs_new(below, &options);
-    cr_assert_eq(fs_create(few, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
-    cr_expect_eq(fs_write(few, &caller, file, 12 * MIB - 1, "x", 1), 0); /* 8 parts of 1, 2 of 2 */
-    cr_expect_eq(fs_write(few, &caller, file, 12 * MIB, "x", 1), EFBIG);
-    cr_expect_eq(fs_flush(few, &caller, file), 0);
-    fs_release(few, file);
-    fs_free(few);
-}
-
 static void *do_trunc(void *u)
 {
     struct stat to = {.st_size = GPOINTER_TO_UINT(u)}, st;
@@ -401,6 +386,72 @@ Test(failures, unlinked_write_only)
 static void down3(void)
 {
 }
+struct opening {
+    uint64_t ino;
+    struct fs_file *file;
+    int error;
+};
+
+static void *do_open(void *data)
+{
+    struct opening *opening = data;
+    bool keep;
+
+    opening->error = fs_open(fs, &caller, opening->ino, O_RDONLY, &opening->file, &keep);
+    return NULL;
+}
+
+static void *do_rename(void *unused)
+{
+    return GINT_TO_POINTER(fs_rename(fs, &caller, FS_ROOT, "new", FS_ROOT, "f", 0));
+}
+
+static uint64_t make(const char *name, const char *text)
+{
+    struct stat st;
+    struct fs_file *file = create(name, &st);
+
+    cr_assert_eq(fs_write(fs, &caller, file, 0, text, strlen(text)), 0);
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    fs_release(fs, file);
+    return st.st_ino;
+}
+
+/* Who opens a file while another one takes its place gets a handle that can be read, or is told to
+ * look again; and then nobody is in the way. */
+Test(failures, open_while_it_is_replaced)
+{
+    struct opening first = {.ino = make("f", "old")}, second = {0};
+    int64_t waited;
+    struct stat st;
+    pthread_t renames, opens;
+    void *error;
+
+    make("new", "new");
+    held_store_hold(store, STORE_COPY, NULL);
+    pthread_create(&renames, NULL, do_rename, NULL);
+    for (int i = 0; i < 200 && held_store_waiting(store) < 1; i++)
+        g_usleep(10000);
+    cr_assert_eq(held_store_waiting(store), 1);
+    pthread_create(&opens, NULL, do_open, &first);
+    g_usleep(100000);
+    waited = g_get_monotonic_time();
+    held_store_release(store);
+    pthread_join(renames, &error);
+    cr_expect_eq(GPOINTER_TO_INT(error), 0);
+    pthread_join(opens, NULL);
+    cr_expect_eq(first.error, ESTALE, "%d", first.error);
+
+    make("new", "newer");
+    cr_expect_eq(GPOINTER_TO_INT(do_rename(NULL)), 0); /* leaves time to open "f" once more */
+    cr_expect_geq(g_get_monotonic_time() - waited, 40000);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "f", &st), 0);
+    second.ino = st.st_ino;
+    do_open(&second);
+    cr_assert_eq(second.error, 0);
+    fs_release(fs, second.file);
+}
+
 static void set_up_16(void)
 {
     set_up_held(16 * MIB, 5 * MIB);
@@ -442,4 +493,85 @@ Test(failures_small, scattered_small_writes)
         put(file, (i * 7919 % 200000) * 4096, 4096, 'z');
     cr_assert_eq(held_store_calls(store, STORE_COMMIT), 0, "8 MiB of small writes fit in memory");
     fs_release(fs, file);
+}
+
+/* What changed in a part that was sent makes the whole part be sent again: no byte of it may be let
+ * go of meanwhile. */
+Test(failures, memory_of_a_changed_part_is_not_given_away)
+{
+    g_autofree char *data = NULL, *expected = g_malloc(2 * MIB);
+    struct stat st;
+    struct fs_file *file;
+    size_t size;
+
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "big", 0644, O_WRONLY, &file, &st), 0);
+    put(file, 0, MIB, 'a');
+    put(file, MIB, MIB, 'b');
+    for (int i = 0; i < 1000 && held_store_calls(store, STORE_PART) < 2; i++)
+        g_usleep(1000);
+    g_usleep(50000); /* their answers */
+    put(file, 10, 1, 'x');
+    make_room(fs);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    memset(expected, 'a', MIB);
+    memset(expected + MIB, 'b', MIB);
+    expected[10] = 'x';
+    data = in_store("big", &size);
+    cr_assert_eq(size, 2 * MIB);
+    for (size_t i = 0; i < size; i++)
+        cr_assert_eq(data[i], expected[i], "byte %zu", i);
+}
+
+/* Somebody aborts every upload there is, as a lifecycle rule does. */
+static void abort_uploads(void)
+{
+    g_autoptr(StoreCall) list = store_call_new(STORE_UPLOADS, "");
+
+    cr_assert(store_run(below, list, NULL));
+    cr_assert_gt(list->uploads->len, 0);
+    for (guint i = 0; i < list->uploads->len; i++) {
+        const struct store_upload *upload = list->uploads->pdata[i];
+        g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, upload->key);
+
+        call->upload_id = g_strdup(upload->upload_id);
+        cr_assert(store_run(below, call, NULL));
+    }
+}
+Test(failures, a_lost_upload_is_begun_anew)
+{
+    struct stat st;
+    struct fs_file *file;
+    size_t size;
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
+    for (int i = 0; i < 4; i++)
+        put(file, (uint64_t)i * MIB, MIB, 'a' + i); /* less than half of the budget: all is kept */
+    g_usleep(200000);
+    abort_uploads();
+    cr_expect_eq(fs_fsync(fs, &caller, file), 0);
+    g_autofree char *data = in_store("a", &size);
+    cr_assert_eq(size, 4 * MIB);
+    cr_expect_eq(data[4 * MIB - 1], 'd');
+    fs_release(fs, file);
+}
+Test(failures_small, a_lost_upload_with_bytes_of_its_own_holds_nobody_up)
+{
+    struct fs_file *file, *other;
+    struct stat st;
+    g_autoptr(GPtrArray) unsaved = NULL;
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "a", 0644, O_WRONLY, &file, &st), 0);
+    for (int i = 0; i < 40; i++)
+        put(file, (uint64_t)i * MIB, MIB, 'a');
+    abort_uploads();
+    cr_expect_eq(fs_flush(fs, &caller, file), EIO);
+    other = create("other", &st);
+    put(other, 0, 5, 'o');
+    cr_expect_eq(fs_flush(fs, &caller, other), 0, "held up");
+    fs_release(fs, other);
+    cr_expect_eq(fs_drain(fs, 5000, &unsaved), false);
+    cr_assert_not_null(unsaved);
+    cr_expect(unsaved->len == 1 && g_str_equal(unsaved->pdata[0], "a"));
+    cr_expect(fs_is_hopeless(fs));
+    fs_release(fs, file);
+    fs_free(fs);
 }

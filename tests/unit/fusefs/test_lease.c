@@ -202,6 +202,7 @@ Test(lease, the_next_mount_aborts_uploads_and_removes_staged_objects)
     g_autofree char *staged = g_strconcat(STAGED_PREFIX, dead->owner, "/0", NULL);
 
     g_free(begin_upload("foreign"));
+    g_usleep(1200000); /* long before that mount ended */
     g_ptr_array_add(dead->uploads, lease_upload_new("big", id));
     put_record(LEASE_KEY, dead);
     cr_assert(store_write(store, staged, "x", 1, NULL, NULL, NULL));
@@ -211,6 +212,20 @@ Test(lease, the_next_mount_aborts_uploads_and_removes_staged_objects)
     cr_assert_not(exists(staged));
     cr_assert_not(exists(LEASE_KEY));
     cr_assert(exists("kept"));
+}
+
+Test(lease, uploads_whose_id_is_not_written_down_are_aborted_too)
+{
+    g_autoptr(LeaseRecord) dead = dead_record();
+
+    g_free(begin_upload("foreign"));
+    g_free(begin_upload("lost")); /* its answer never came */
+    g_usleep(1200000);
+    g_ptr_array_add(dead->uploads, lease_upload_new("lost", ""));
+    put_record(LEASE_KEY, dead);
+    g_free(begin_upload("late")); /* killed before the next beat */
+    mount_and_clear(true);
+    cr_assert_eq(memory_store_uploads(store), 1, "somebody else's upload stays");
 }
 
 Test(lease, a_mount_that_shares_clears_up_behind_writers_that_ended)

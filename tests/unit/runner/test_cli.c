@@ -34,9 +34,11 @@ TestSuite(cli, .init = set_up, .fini = tear_down);
 
 static void add_run(const char *name)
 {
-    g_autofree char *key = g_strdup_printf("runs/%s/%s.json", roots.repo.id, name);
+    g_autoptr(Run) run = run_new(roots.repo.id, name);
+    g_autoptr(GError) error = NULL;
 
-    cr_assert(store_write(roots.local, key, "{}", 2, NULL, NULL, NULL));
+    run->provider = g_strdup("bash");
+    cr_assert(run_store_create(roots.local, run, &error), "%s", error ? error->message : "");
 }
 
 static int tags(const char *a, const char *b, const char *c)
@@ -70,9 +72,9 @@ Test(cli, tags_take_both_orders_and_go)
     add_run("calm-owl-1");
     cr_assert_eq(tags("add", "calm-owl-1", "one"), 0);
     cr_assert_eq(tags("add", "two", "calm-owl-1"), 0);
-    cr_assert_eq(cli_resolve(&roots, ":one", &run, NULL), roots.local);
+    cr_assert_eq(cli_resolve(&roots, ":one", &run, NULL, NULL), roots.local);
     cr_assert_str_eq(run, "calm-owl-1");
-    cr_assert_eq(cli_resolve(&roots, ":two", &other, NULL), roots.local);
+    cr_assert_eq(cli_resolve(&roots, ":two", &other, NULL, NULL), roots.local);
     cr_assert_eq(tags("delete", "one", NULL), 0);
     cr_assert_eq(tags("delete", "one", NULL), 1);
     cr_assert_eq(tags("add", "no-run-1", "no-run-2"), 1);

@@ -101,8 +101,8 @@ Test(code, comes_back_identical)
     put(dir, "\xff", "a name that is no text at all");
     run_in(dir, "chmod 755 run.sh && ln -s run.sh link && ln -s /etc/passwd out && "
                 "ln -s \xc3\xa9 \xc3\xa8");
-    cr_assert(code_save(root, dir, &sha256, &error), "%s", error ? error->message : "");
-    cr_assert(code_save(root, dir, &again, NULL));
+    cr_assert(code_save(root, dir, "a-run", &sha256, &error), "%s", error ? error->message : "");
+    cr_assert(code_save(root, dir, "a-run", &again, NULL));
     cr_assert_str_eq(sha256, again);
     cr_assert(code_restore(root, sha256, back, &error), "%s", error ? error->message : "");
     run_in(back, "test -x run.sh && test \"$(readlink link)\" = run.sh && test -f deep/er/empty "
@@ -118,7 +118,7 @@ Test(code, damage_is_noticed)
     g_autoptr(GError) error = NULL;
 
     put(dir, "a", "1");
-    cr_assert(code_save(root, dir, &sha256, NULL));
+    cr_assert(code_save(root, dir, "a-run", &sha256, NULL));
     key = g_strdup_printf("code/%s.tar.zst", sha256);
     cr_assert(store_write(root, key, "other", 5, NULL, NULL, NULL));
     cr_assert_not(code_restore(root, sha256, dir, &error));

@@ -78,6 +78,25 @@ Test(logs, much_output_is_neither_lost_nor_one_object)
     log_reader_clear(&reader);
 }
 
+Test(logs, since_shows_whole_lines)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(GString) all = g_string_new(NULL);
+    struct log_reader reader;
+    int64_t since_ms;
+
+    write_log(root, "old\nbegun ");
+    g_usleep(5000);
+    since_ms = g_get_real_time() / 1000;
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, since_ms, NULL));
+    cr_assert(log_reader_poll(&reader, collect, all, NULL, NULL));
+    cr_assert_str_eq(all->str, "");
+    write_log(root, "before\nnew\n");
+    cr_assert(log_reader_poll(&reader, collect, all, NULL, NULL));
+    cr_assert_str_eq(all->str, "begun before\nnew\n");
+    log_reader_clear(&reader);
+}
+
 Test(logs, following_ends_with_the_run)
 {
     g_autoptr(Store) root = memory_store_new();

@@ -176,6 +176,7 @@ Test(run, a_marker_says_what_ps_shows)
     run->workflow = g_strdup("train ! größer/2");
     run->status = RUN_FAILED;
     run->exit_code = 137;
+    run->user = g_strdup("WORK\\a very long name indeed");
     run->submitted_ms = 1234567890123;
     run->revision = 7;
     key = run_marker_key(run);
@@ -186,6 +187,7 @@ Test(run, a_marker_says_what_ps_shows)
     cr_assert_eq(marker.submitted_ms, 1234567890123);
     cr_assert_eq(marker.revision, 7);
     cr_assert_str_eq(marker.workflow, "train ! größer/2");
+    cr_assert_str_eq(marker.user, "WORK-a-very-long");
     run_marker_clear(&marker);
 }
 
@@ -196,7 +198,7 @@ Test(run, keys_that_are_no_markers)
                                        "runs/demo/a-1!done!x!0!0!1!w",
                                        "runs/demo/../b!done!1!0!0!1!w",
                                        "runs/other/a-1!done!1!0!0!1!w",
-                                       "runs/demo/a-1!done!1!0!0!1!w!more",
+                                       "runs/demo/a-1!done!1!0!0!1!w!me!more",
                                        "runs/demo/a-1!gone!1!0!0!1!w"};
     struct run_marker marker;
 

@@ -152,3 +152,100 @@ Test(file_store, leaves_no_directory_and_no_temporary_file)
     cr_assert(store_delete(store, "a/b/c", NULL));
     cr_assert(!g_file_test(below, G_FILE_TEST_EXISTS));
 }
+
+static void touch_many(const char *prefix, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        g_autofree char *name = g_strdup_printf("%s%04u", prefix, i);
+        g_autofree char *path = g_build_filename(dir, name, NULL);
+
+        cr_assert(g_file_set_contents(path, "x", 1, NULL));
+    }
+}
+
+/* The page behind TOKEN, which is freed; every key is above the one before. */
+static unsigned list_page(struct store *store, const char *prefix, bool delimiter, char **token,
+                          char **last)
+{
+    g_autoptr(StoreCall) page = store_call_new(STORE_LIST, prefix);
+    g_autoptr(GError) error = NULL;
+
+    page->delimiter = delimiter;
+    page->limit = 1100;
+    page->token = g_steal_pointer(token);
+    cr_assert(store_run(store, page, &error), "%s", error ? error->message : "");
+    for (unsigned i = 0; i < page->objects->len; i++) {
+        const char *key = ((struct store_object *)page->objects->pdata[i])->key;
+
+        cr_assert(!*last || strcmp(key, *last) > 0, "%s behind %s", key, *last);
+        g_free(*last);
+        *last = g_strdup(key);
+    }
+    *token = g_strdup(page->next_token);
+    return page->objects->len + page->prefixes->len;
+}
+
+static unsigned list_whole(struct store *store, const char *prefix, bool delimiter)
+{
+    g_autofree char *token = NULL, *last = NULL;
+    unsigned count = 0;
+
+    do
+        count += list_page(store, prefix, delimiter, &token, &last);
+    while (token);
+    return count;
+}
+
+Test(file_store, large_directories_are_listed_page_by_page)
+{
+    g_autoptr(Store) store = open_store();
+    g_autofree char *below = g_build_filename(dir, "m", NULL);
+
+    cr_assert_eq(mkdir(below, 0755), 0);
+    touch_many("a", 0, 2500);
+    touch_many("m/b", 0, 2500);
+    touch_many("z", 0, 2500);
+    cr_expect_eq(list_whole(store, "", false), 7500);
+    cr_expect_eq(list_whole(store, "", true), 5001);
+    cr_expect_eq(list_whole(store, "m/", true), 2500);
+    cr_expect_eq(list_whole(store, "m/b1", true), 1000);
+}
+
+/* A token is good more than once, and for as many listings as there are. */
+Test(file_store, listings_do_not_disturb_each_other)
+{
+    g_autoptr(Store) store = open_store();
+    char *tokens[12] = {NULL}, *lasts[12] = {NULL};
+    unsigned counts[12] = {0};
+
+    touch_many("a", 0, 3000);
+    for (unsigned page = 0; page < 3; page++) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(tokens); i++)
+            counts[i] += list_page(store, "", i % 2, &tokens[i], &lasts[i]);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(tokens); i++) {
+        cr_expect_eq(counts[i], 3000, "%u", counts[i]);
+        cr_expect(tokens[i] == NULL);
+        g_free(lasts[i]);
+    }
+}
+
+Test(file_store, a_listing_passes_over_what_is_removed_meanwhile)
+{
+    g_autoptr(Store) store = open_store();
+    g_autofree char *token = NULL, *last = NULL;
+    unsigned count;
+
+    touch_many("a", 0, 4000);
+    count = list_page(store, "", true, &token, &last);
+    cr_assert_eq(count, 1100);
+    for (unsigned i = 1000; i < 2000; i++) {
+        g_autofree char *path = g_strdup_printf("%s/a%04u", dir, i);
+
+        cr_assert_eq(unlink(path), 0);
+    }
+    touch_many("b", 0, 10);
+    while (token)
+        count += list_page(store, "", true, &token, &last);
+    cr_expect(count == 1100 + 2000 || count == 1100 + 2010, "%u", count);
+}

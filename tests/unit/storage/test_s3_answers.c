@@ -101,7 +101,7 @@ Test(s3_answers, any_other_error_in_a_200_fails)
 
 Test(s3_answers, a_200_that_says_nothing_is_no_success)
 {
-    static const char *const bodies[] = {"", "<CopyObjectResult/>", "<Other/>", "junk"};
+    static const char *const bodies[] = {"<CopyObjectResult/>", "<Other/>"};
 
     for (unsigned b = 0; b < G_N_ELEMENTS(bodies); b++)
         for (unsigned i = 0; i < G_N_ELEMENTS(makers); i++) {
@@ -116,6 +116,43 @@ Test(s3_answers, a_200_that_says_nothing_is_no_success)
         }
     store = NULL;
     server = NULL;
+}
+
+Test(s3_answers, a_cut_or_changed_answer_is_asked_for_again)
+{
+    static const char *const bodies[] = {"", "junk", "<CopyObjectResult><ETag>\"e\"</ETa",
+                                         "<CopyObjectResult><ETag>\"e\"</ETaG></CopyObjectResult>"};
+
+    for (unsigned b = 0; b < G_N_ELEMENTS(bodies); b++)
+        for (unsigned i = 0; i < G_N_ELEMENTS(makers); i++) {
+            g_autoptr(StoreCall) call = makers[i]();
+            g_autoptr(GError) error = NULL;
+
+            first_body = bodies[b];
+            start(body_then_success, NULL);
+            cr_assert(store_run(store, call, &error), "%s", text_of(error));
+            cr_assert_eq(script_server_requests(server), 2);
+            teardown();
+        }
+    store = NULL;
+    server = NULL;
+}
+
+static void always_cut(struct script_exchange *exchange, void *user)
+{
+    script_answer(exchange, 200, NULL, "<ListBucketResult><Name>x</Na");
+}
+
+Test(s3_answers, an_answer_that_stays_broken_fails_soon)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_LIST, "");
+    g_autoptr(GError) error = NULL;
+
+    start(always_cut, NULL);
+    error = script_store_failure(store, call);
+    cr_assert(error_is(error, EIO) && strstr(error->message, "ListBucketResult"), "%s",
+              text_of(error));
+    cr_assert_eq(script_server_requests(server), 5);
 }
 
 static void conflict_once(struct script_exchange *exchange, void *user)

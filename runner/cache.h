@@ -1,0 +1,20 @@
+/* Caches: directories that are kept between the runs of one workflow, below cache/REPO/WORKFLOW/.
+ *
+ * shape:   synced by size, mtime and mode, down before the commands, up after they succeeded: what
+ * a failing run left might make the next one fail. What is gone here goes there too, unless
+ *          somebody else wrote it since the run began.
+ * errors:  a cache is a convenience: its failure is said in the run's output and fails nothing.
+ */
+#pragma once
+
+#include "runner/logs.h"
+#include "runner/run.h"
+
+/* *STOP: see transfer.h. */
+void cache_fetch(struct store *root, const struct run *run, const int *stop,
+                 struct log_writer *log);
+void cache_save(struct store *root, const struct run *run, const int *stop, struct log_writer *log);
+
+/* Removes the caches of WORKFLOW. COUNT: how many files they had. */
+bool cache_prune(struct store *root, const char *repo, const char *workflow, uint64_t *count,
+                 GError **error);
