@@ -13,7 +13,7 @@ import time
 import pytest
 
 from cli_world import FINAL, World, mounts_below, processes_of
-from conftest import S3Store, wait_for
+from conftest import S3Store, program, wait_for
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 LONG = bool(os.environ.get("DSTACK_TEST_LONG"))
@@ -455,4 +455,45 @@ def test_two_nodes(cluster, slurm):
     assert "rank 1: exit status 7" in state["reason"]
     cluster.ok("rm", "-y", good)
     assert not [k for k in cluster.remote.keys() if good in k]
+    cluster.assert_nothing_left()
+
+
+SSH = """#!/bin/sh
+# As the real one: another machine, whose environment is its own. Logs its arguments.
+echo "$@" >> {log}
+while [ "$1" != -- ]; do shift; done
+exec env -i PATH={path} HOME={home} SLURM_CONF=$SLURM_CONF sh -c "$3"
+"""
+
+
+def test_a_submit_host_and_a_node_that_has_nothing(cluster, slurm, tmp_path):
+    """sbatch is on another machine, and the programs are gone from where the submitter had them."""
+    tools, there = tmp_path / "tools", tmp_path / "there"
+    tools.mkdir()
+    for name in ("dstack", "dstack-runner", "dstack-mount"):
+        shutil.copy(program(name), tools)
+    path = cluster.environment["PATH"]
+    (tools / "ssh").write_text(SSH.format(log=tmp_path / "ssh.log", path=path, home=there))
+    (tools / "ssh").chmod(0o755)
+    cluster.environment["PATH"] = f"{tools}:{path}"
+    cluster.configure("--slurm-submit-host", "me@login", "--slurm-option", "--hold")
+    cluster.write(workflows(workflow("away", "echo here > live/a; echo done by $HOME", [("live", True)])))
+    done = subprocess.run([tools / "dstack", "run", "away", "--remote", "-d"], cwd=cluster.repo,
+                          env=cluster.environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    name = done.stdout.splitlines()[1].split()[0]
+    assert cluster.state(name)["engine_job"].endswith(" test me@login")
+    assert "waiting: JobHeldUser" in cluster.ok("ps", "-v")
+    for program_file in tools.glob("dstack*"):
+        program_file.unlink()
+    slurm.run("scontrol", "release", cluster.number(name))
+    state = cluster.wait_state(name, *FINAL)
+    assert state["status"] == "done", (state, (there / ".dstack/runners").exists())
+    assert f"done by {there}" in cluster.output(name)
+    assert cluster.artifact(name, "live/a") == b"here\n"
+    fetched = [p.name for p in (there / ".dstack/bin").glob("*/*")]
+    assert sorted(fetched) == ["dstack-mount", "dstack-runner"]
+    log = (tmp_path / "ssh.log").read_text()
+    assert "BatchMode=yes" in log and "-- me@login " in log
+    assert cluster.remote.environment["AWS_SECRET_ACCESS_KEY"] not in log
     cluster.assert_nothing_left()
