@@ -7,8 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const remote_keys[] = {"name",   "storage", "endpoint",     "region",  "profile",
-                                          "engine", "cacert",  "virtual_host", "default", NULL};
+static const char *const remote_keys[] = {"name",    "storage", "endpoint", "region",
+                                          "profile", "engine",  "cacert",   "virtual_host",
+                                          "slurm",   "default", NULL};
+static const char *const slurm_keys[] = {
+    "partition", "interruptible_partition", "account", "qos", "time", "submit_host", "options",
+    NULL};
 
 struct remote *remote_new(const char *name, const char *storage)
 {
@@ -18,6 +22,27 @@ struct remote *remote_new(const char *name, const char *storage)
     remote->storage = g_strdup(storage);
     remote->engine = g_strdup("local");
     return remote;
+}
+
+void slurm_settings_clear(struct slurm_settings *slurm)
+{
+    g_clear_pointer(&slurm->partition, g_free);
+    g_clear_pointer(&slurm->interruptible_partition, g_free);
+    g_clear_pointer(&slurm->account, g_free);
+    g_clear_pointer(&slurm->qos, g_free);
+    g_clear_pointer(&slurm->time, g_free);
+    g_clear_pointer(&slurm->submit_host, g_free);
+    g_clear_pointer(&slurm->options, g_strfreev);
+}
+
+bool slurm_submit_host_check(const char *host, GError **error)
+{
+    if (*host != '-' && *host &&
+        strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@._-") ==
+            strlen(host))
+        return true;
+    return error_set(error, EINVAL,
+                     "submit host \"%s\": write USER@HOST, or a name of your ~/.ssh/config", host);
 }
 
 void remote_free(struct remote *remote)
@@ -31,6 +56,7 @@ void remote_free(struct remote *remote)
     g_free(remote->profile);
     g_free(remote->engine);
     g_free(remote->cacert);
+    slurm_settings_clear(&remote->slurm);
     g_free(remote);
 }
 
@@ -38,6 +64,32 @@ void settings_clear(struct settings *settings)
 {
     g_clear_pointer(&settings->path, g_free);
     g_clear_pointer(&settings->remotes, g_ptr_array_unref);
+}
+
+static bool read_slurm(const char *file, const struct yaml_node *remote,
+                       struct slurm_settings *slurm, GError **error)
+{
+    const struct yaml_node *map = yaml_node_get(remote, "slurm"), *host;
+    g_autoptr(GError) why = NULL;
+
+    if (!map)
+        return true;
+    if (map->kind != YAML_MAP)
+        return schema_error(file, map, error, "\"slurm\" must be a map, not %s",
+                            yaml_node_kind_name(map));
+    if (!schema_check_keys(file, map, slurm_keys, "\"slurm\"", error) ||
+        !schema_text(file, map, "partition", &slurm->partition, error) ||
+        !schema_text(file, map, "interruptible_partition", &slurm->interruptible_partition,
+                     error) ||
+        !schema_text(file, map, "account", &slurm->account, error) ||
+        !schema_text(file, map, "qos", &slurm->qos, error) ||
+        !schema_text(file, map, "time", &slurm->time, error) ||
+        !schema_text(file, map, "submit_host", &slurm->submit_host, error) ||
+        !schema_texts(file, map, "options", true, &slurm->options, error))
+        return false;
+    host = yaml_node_get(map, "submit_host");
+    return !slurm->submit_host || slurm_submit_host_check(slurm->submit_host, &why) ||
+           schema_error(file, host, error, "%s", why->message);
 }
 
 static bool read_remote(struct settings *settings, const struct yaml_node *map, GError **error)
@@ -57,6 +109,7 @@ static bool read_remote(struct settings *settings, const struct yaml_node *map, 
         !schema_text(file, map, "engine", &remote->engine, error) ||
         !schema_text(file, map, "cacert", &remote->cacert, error) ||
         !schema_bool(file, map, "virtual_host", &remote->virtual_host, error) ||
+        !read_slurm(file, map, &remote->slurm, error) ||
         !schema_bool(file, map, "default", &remote->is_default, error))
         return false;
     if (!remote->name || !remote->storage)
@@ -115,6 +168,38 @@ static void put_text(GString *out, const char *key, const char *value)
     g_string_free(quoted, TRUE);
 }
 
+static void put_deeper(GString *out, const char *key, const char *value)
+{
+    if (!value)
+        return;
+    g_string_append(out, "  ");
+    put_text(out, key, value);
+}
+
+static void put_slurm(GString *out, const struct slurm_settings *slurm)
+{
+    gsize before;
+
+    g_string_append(out, "    slurm:\n");
+    before = out->len;
+    put_deeper(out, "partition", slurm->partition);
+    put_deeper(out, "interruptible_partition", slurm->interruptible_partition);
+    put_deeper(out, "account", slurm->account);
+    put_deeper(out, "qos", slurm->qos);
+    put_deeper(out, "time", slurm->time);
+    put_deeper(out, "submit_host", slurm->submit_host);
+    if (slurm->options && *slurm->options)
+        g_string_append(out, "      options:\n");
+    for (char **option = slurm->options; option && *option; option++) {
+        g_autoptr(GString) quoted = g_string_new(*option);
+
+        g_string_replace(quoted, "'", "''", 0);
+        g_string_append_printf(out, "        - '%s'\n", quoted->str);
+    }
+    if (out->len == before)
+        g_string_truncate(out, before - strlen("    slurm:\n"));
+}
+
 bool settings_save(const struct settings *settings, GError **error)
 {
     g_autoptr(GString) out = g_string_new("remotes:\n");
@@ -136,6 +221,7 @@ bool settings_save(const struct settings *settings, GError **error)
         put_text(out, "cacert", remote->cacert);
         if (remote->virtual_host)
             g_string_append(out, "    virtual_host: true\n");
+        put_slurm(out, &remote->slurm);
         if (remote->is_default)
             g_string_append(out, "    default: true\n");
     }

@@ -8,11 +8,23 @@
 #include <glib.h>
 #include <stdbool.h>
 
+/* How jobs are handed to Slurm; NULL: the cluster's default. */
+struct slurm_settings {
+    char *partition, *interruptible_partition, *account, *qos, *time;
+    char *submit_host; /* [USER@]HOST where sbatch is, over ssh; NULL: here */
+    char **options;    /* more of sbatch's, as they are; NULL: none */
+};
+void slurm_settings_clear(struct slurm_settings *slurm);
+
+/* EINVAL unless HOST can be handed to ssh as a destination. */
+bool slurm_submit_host_check(const char *host, GError **error);
+
 struct remote {
     char *name;
     char *storage;                     /* URL of ROOT */
     char *endpoint, *region, *profile; /* may be NULL */
-    char *engine;                      /* "local" */
+    char *engine;                      /* "local", "slurm" */
+    struct slurm_settings slurm;
     char *cacert;      /* a PEM file to trust instead of the system's; may be NULL */
     bool virtual_host; /* BUCKET.HOST instead of HOST/BUCKET */
     bool is_default;

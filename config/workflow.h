@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "config/lifetime.h"
 #include "config/resources.h"
 
 #include <glib.h>
@@ -32,6 +33,7 @@ struct workflow {
     GPtrArray *artifacts; /* struct workflow_artifact* */
     GPtrArray *deps;      /* struct workflow_dep* */
     struct resources resources;
+    struct lifetime lifetime;
 
     /* docker, and version of an IDE */
     char *image, *home_dir, *version;

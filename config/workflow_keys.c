@@ -23,7 +23,8 @@ static const struct {
     {"image", DOCKER},      {"entrypoint", DOCKER},
     {"home_dir", DOCKER},   {"registry_auth", DOCKER},
     {"python", BASH | IDE}, {"setup", IDE},
-    {"version", IDE},
+    {"version", IDE},       {"retry", ALL},
+    {"nodes", BASH},        {"stop_signal", BASH | DOCKER},
 };
 
 const char *const *workflow_providers(void)

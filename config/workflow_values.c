@@ -444,7 +444,8 @@ bool workflow_read_values(const char *file, const struct yaml_node *map, struct 
     if (!check_values(file, map, error))
         return false;
     take_values(map, workflow);
-    return schema_text(file, map, "working_dir", &workflow->working_dir, error) &&
+    return lifetime_read(file, map, &workflow->lifetime, error) &&
+           schema_text(file, map, "working_dir", &workflow->working_dir, error) &&
            schema_text(file, map, "python", &workflow->python, error) &&
            schema_text(file, map, "image", &workflow->image, error) &&
            schema_text(file, map, "home_dir", &workflow->home_dir, error) &&

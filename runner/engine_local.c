@@ -10,6 +10,7 @@
 #include "runner/lost.h"
 #include "runner/machine.h"
 #include "runner/process.h"
+#include "runner/runner_command.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,35 +32,6 @@ static int open_log(const struct run *run, GError **error)
     if (fd < 0)
         error_set_errno(error, errno, "open %s", path);
     return fd;
-}
-
-static void add_option(GPtrArray *argv, const char *name, const char *value)
-{
-    if (!value)
-        return;
-    g_ptr_array_add(argv, g_strdup(name));
-    g_ptr_array_add(argv, g_strdup(value));
-}
-
-static char **arguments(const struct run_root *root, const struct run *run, GError **error)
-{
-    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
-    char *program = program_find("dstack-runner", error);
-
-    if (!program)
-        return NULL;
-    g_ptr_array_add(argv, program);
-    add_option(argv, "--root", root->url);
-    add_option(argv, "--endpoint", root->options.endpoint);
-    add_option(argv, "--region", root->options.region);
-    add_option(argv, "--profile", root->options.profile);
-    add_option(argv, "--cacert", root->options.cacert);
-    if (root->options.virtual_host)
-        g_ptr_array_add(argv, g_strdup("--virtual-host"));
-    g_ptr_array_add(argv, g_strdup(run->repo));
-    g_ptr_array_add(argv, g_strdup(run->name));
-    g_ptr_array_add(argv, NULL);
-    return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
 }
 
 /* The middle process: starts the runner in a session of its own, says its PID (or minus an errno
@@ -100,7 +72,8 @@ static bool detach(const struct process_options *options, pid_t *pid, GError **e
 
 static bool submit(const struct run_root *root, const struct run *run, char **job, GError **error)
 {
-    g_auto(GStrv) argv = arguments(root, run, error);
+    g_autofree char *program = program_find("dstack-runner", error);
+    g_auto(GStrv) argv = program ? runner_command(program, root, run) : NULL;
     g_autofree char *home = dstack_home(); /* ours may be relative, and the runner is elsewhere */
     g_auto(GStrv) env = g_environ_setenv(g_get_environ(), "DSTACK_HOME", home, TRUE);
     g_auto(fd_t) log = argv ? open_log(run, error) : -1;
@@ -110,6 +83,7 @@ static bool submit(const struct run_root *root, const struct run *run, char **jo
 
     if (log < 0 || !detach(&options, &pid, error))
         return false;
+    g_free(*job);
     *job =
         g_strdup_printf("%d %" G_GUINT64_FORMAT " %s", (int)pid, process_start_ticks(pid), machine);
     return true;
@@ -130,14 +104,22 @@ static bool is_here(const struct run *run, pid_t *pid, uint64_t *start_ticks)
     return true;
 }
 
-static bool status(const struct run *run, enum engine_state *state, GError **error)
+static bool check(const struct run_root *root, const struct run *run, GError **error)
+{
+    return run->lifetime.nodes <= 1 ||
+           error_set(error, ENOTSUP, "nodes: %u: the local engine has this machine alone",
+                     run->lifetime.nodes);
+}
+
+static bool status(const struct run *run, struct engine_answer *answer, GError **error)
 {
     uint64_t start_ticks;
     pid_t pid;
 
-    *state = run_now_ms() - run->submitted_ms > START_LOST_MS ? ENGINE_GONE : ENGINE_UNKNOWN;
+    answer->ended = RUN_INTERRUPTED;
+    answer->state = run_now_ms() - run->submitted_ms > START_LOST_MS ? ENGINE_GONE : ENGINE_UNKNOWN;
     if (is_here(run, &pid, &start_ticks))
-        *state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
+        answer->state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
     return true;
 }
 
@@ -155,4 +137,31 @@ static bool cancel(const struct run *run, GError **error)
     return true;
 }
 
-const struct engine engine_local = {"local", submit, status, cancel};
+/* --- from inside: whoever wants a local run to end stops it --- */
+
+static bool is_restart(const struct run *run)
+{
+    return false;
+}
+
+static void explain_signal(const struct run *run, struct engine_signal *signal)
+{
+    *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
+}
+
+/* `dstack run` does, as long as it follows the run. */
+static bool start_again(const struct run *run, GError **error)
+{
+    return true;
+}
+
+const struct engine engine_local = {
+    .name = "local",
+    .check = check,
+    .submit = submit,
+    .status = status,
+    .cancel = cancel,
+    .is_restart = is_restart,
+    .explain_signal = explain_signal,
+    .start_again = start_again,
+};

@@ -4,8 +4,15 @@
 #include "runner/cache.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
+#include "runner/lost.h"
 #include "runner/machine.h"
+#include "runner/notice.h"
+#include "runner/ranks.h"
+#include "runner/read_ahead.h"
+#include "runner/restart.h"
 #include "runner/work_dir.h"
+#include <stdarg.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -14,6 +21,7 @@ enum {
     MOVE_FOR_S = 600, /* a store that is away must not make a finished job a lost one */
     MOVE_AGAIN_MS = 2000,
     LOGS_MS = 60000,
+    MOUNTS_MIN_MS = 500, /* to save, although the machine should be gone by now */
 };
 
 struct job {
@@ -23,14 +31,33 @@ struct job {
     struct job_watch watch;
     struct log_writer *log;
     struct mounts *mounts;
+    struct read_ahead *ahead;
     struct launch launch;
     struct job_end end;
     int signals;
-    bool keep_work_dir; /* it holds what could not be saved */
-    GError *taken;      /* the document is no longer ours, or cannot be written: stop writing */
+    int64_t step_us;     /* when the last step of an interruption was done */
+    bool keep_work_dir;  /* it holds what could not be saved */
+    bool is_interrupted; /* the machine goes before all is done: it is to begin again */
+    GError *taken;       /* the document is no longer ours, or cannot be written: stop writing */
 };
 
 /* --- the document --- */
+
+/* What people should know of an interruption: in the run's log, and in the runner's. */
+static void say(struct job *job, const char *format, ...) G_GNUC_PRINTF(2, 3);
+static void say(struct job *job, const char *format, ...)
+{
+    g_autofree char *text = NULL, *line = NULL;
+    va_list arguments;
+
+    va_start(arguments, format);
+    text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    log_info("%s", text);
+    line = g_strdup_printf("dstack: %s\n", text);
+    if (job->log)
+        log_writer_add(job->log, line, strlen(line));
+}
 
 static bool is_passing(const GError *error)
 {
@@ -55,6 +82,10 @@ static bool move(struct job *job, enum run_status to, const char *reason)
 {
     int64_t until_us = g_get_monotonic_time() + (int64_t)MOVE_FOR_S * G_USEC_PER_SEC;
 
+    if (job->run->rank) { /* the document is rank 0's; ours to remember alone */
+        job->run->status = to;
+        return true;
+    }
     while (!job->taken) {
         g_autoptr(GError) error = NULL;
 
@@ -92,25 +123,50 @@ static struct run *wait_submitted(struct store *root, const char *repo, const ch
     }
 }
 
-static bool take(struct job *job, GError **error)
+/* The engine has started a job anew whose runner may have had no time to say so. */
+static bool begin_again(struct job *job, GError **error)
 {
     struct run *run = job->run;
-    g_autoptr(GError) bad = NULL;
+    const struct run_fate gone = {.ends = RUN_INTERRUPTED,
+                                  .reason = (char *)"its node went without a warning"};
 
-    if (run->status != RUN_SUBMITTED)
-        return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
-                         run_status_name(run->status));
+    if (run->status != RUN_INTERRUPTED && !run_settle_lost(job->root, run, &gone, error))
+        return false;
+    return run->status != RUN_INTERRUPTED || /* it was to stop, or that was its last attempt */
+           (run_begin_again(job->root, run, error) &&
+            run_store_move(job->root, run, RUN_SUBMITTED, NULL, error));
+}
+
+static void own(struct run *run)
+{
     g_free(run->owner.host);
     g_free(run->owner.machine);
     run->owner.host = g_strdup(g_get_host_name());
     run->owner.machine = machine_id();
     run->owner.pid = getpid();
     run->owner.start_ticks = process_start_ticks(getpid());
+}
+
+static bool take(struct job *job, GError **error)
+{
+    struct run *run = job->run;
+    const struct engine *engine = engine_of(run, error);
+    g_autoptr(GError) bad = NULL;
+
+    if (!engine)
+        return false;
+    if (run->status != RUN_SUBMITTED && !run_status_is_final(run->status) &&
+        engine->is_restart(run) && !begin_again(job, error))
+        return false;
+    if (run->status != RUN_SUBMITTED)
+        return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
+                         run_status_name(run->status));
+    own(run);
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();
     if (work_dir_create(run, &bad)) {
         if (run_store_move(job->root, run, RUN_DOWNLOADING, NULL, error))
-            return true;
+            return run->lifetime.nodes <= 1 || ranks_open(job->root, run, error);
         tree_remove(run->owner.work_dir, NULL); /* somebody stopped it just now */
         return false;
     }
@@ -127,20 +183,31 @@ static void note_wish(enum stop_wish wish, void *user)
     struct job *job = user;
     enum run_status to = wish == STOP_ABORT ? RUN_ABORTING : RUN_STOPPING;
 
-    if (job->run->status != to)
+    if (wish == STOP_INTERRUPT) {
+        g_autofree char *why = job_watch_why(&job->watch, NULL);
+
+        job->step_us = g_get_monotonic_time();
+        say(job, "%s: %.1f s are left to end and save", why,
+            (double)job_watch_left_ms(&job->watch) / 1000);
+    } else if (job->run->status != to)
         move(job, to, NULL);
 }
 
 static bool prepare(struct job *job, GError **error)
 {
     const struct run *run = job->run;
+    g_autofree char *place = log_place(run->name, run->rank);
 
-    job->log = log_writer_open(job->root, run->repo, run->name, error);
+    job->log = log_writer_open(job->root, run->repo, place, error);
+    if (job->log && run->attempt > 1)
+        say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
     cache_fetch(job->root, run, &job->watch.stop, job->log);
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
+    if (job->mounts)
+        job->ahead = read_ahead_start(run);
     return job->mounts != NULL;
 }
 
@@ -150,6 +217,7 @@ static void run_commands(struct job *job)
 
     if (!prepare(job, &error)) {
         job->end.wish = job_watch_wish(&job->watch);
+        job->is_interrupted = job->end.wish == STOP_INTERRUPT;
         if (job->end.wish == STOP_NONE)
             fail(job, error);
         else
@@ -161,6 +229,19 @@ static void run_commands(struct job *job)
     if (!job_commands_run(&job->launch, &job->watch, job->log, job->mounts, job->signals, note_wish,
                           job, &job->end, &error))
         fail(job, error);
+    job->is_interrupted = job->end.wish == STOP_INTERRUPT;
+}
+
+/* How long each step of an interruption took. */
+static void say_step(struct job *job, const char *what)
+{
+    int64_t now_us = g_get_monotonic_time();
+
+    if (job->is_interrupted)
+        say(job, "%s, after %.2f s; %.1f s are left", what,
+            (double)(now_us - job->step_us) / G_USEC_PER_SEC,
+            (double)job_watch_left_ms(&job->watch) / 1000);
+    job->step_us = now_us;
 }
 
 /* Artifacts of both kinds, also when the document is no longer ours: nobody else writes them. What
@@ -170,14 +251,24 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
     g_autoptr(GError) unkept = NULL;
+    int64_t left_ms = job_watch_left_ms(&job->watch);
 
-    if (!mounts_stop(g_steal_pointer(&job->mounts), &unmounted))
+    read_ahead_cancel(job->ahead);
+    if (!mounts_stop(g_steal_pointer(&job->mounts), left_ms < 0 ? -1 : MAX(left_ms, MOUNTS_MIN_MS),
+                     &unmounted))
         fail(job, unmounted);
+    read_ahead_stop(g_steal_pointer(&job->ahead));
+    say_step(job, "mounts are saved");
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &job->watch.abort, &unsaved) ||
-        job_watch_wish(&job->watch) == STOP_ABORT)
+    if (job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
+        say_step(job, "artifacts are saved");
         return;
+    }
+    if (job_watch_wish(&job->watch) == STOP_ABORT)
+        return;
+    if (job_watch_wish(&job->watch) == STOP_INTERRUPT)
+        job->is_interrupted = true; /* the time was too short */
     g_free(job->end.reason);
     job->end.reason = g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
                                       unsaved->message, job->run->name, job->run->owner.work_dir);
@@ -211,19 +302,31 @@ static void close_log(struct job *job)
         fail(job, error);
 }
 
-/* The run is over: nobody looks for its pulse or a wish any more. */
-static void remove_signs(const struct job *job)
+/* What could not be saved or ended well counts less than that it begins again. */
+static void conclude_interrupted(struct job *job)
 {
-    static const char *const suffixes[] = {"beat", "stop"};
+    g_autofree char *why = job_watch_why(&job->watch, NULL), *why_not = NULL, *reason = NULL;
+    g_autoptr(GError) error = NULL;
 
-    for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
-        g_autofree char *key =
-            g_strdup_printf("runs/%s/%s.%s", job->run->repo, job->run->name, suffixes[i]);
-        g_autoptr(GError) error = NULL;
+    reason = g_strdup_printf("%s%s%s", why, job->end.reason ? "; " : "",
+                             job->end.reason ? job->end.reason : "");
+    if (!run_may_restart(job->run, &why_not)) {
+        g_autofree char *both = g_strdup_printf("%s, and %s", reason, why_not);
 
-        if (!store_delete(job->root, key, &error))
-            log_warning("%s", error->message);
+        move(job, RUN_FAILED, both);
+        return;
     }
+    run_disown(job->run);
+    move(job, RUN_INTERRUPTED, reason);
+}
+
+/* Its engine, or somebody there, wanted it to end. */
+static void conclude_stopped(struct job *job)
+{
+    enum run_status ends;
+    g_autofree char *why = job_watch_why(&job->watch, &ends);
+
+    move(job, ends, why);
 }
 
 /* The last move: by what was asked for, then by how it went. */
@@ -232,20 +335,67 @@ static void conclude(struct job *job)
     if (job_watch_wish(&job->watch) == STOP_ABORT) {
         note_wish(STOP_ABORT, job);
         move(job, RUN_ABORTED, NULL);
+    } else if (job->is_interrupted && job_watch_wish(&job->watch) == STOP_INTERRUPT) {
+        conclude_interrupted(job);
     } else if (job->end.reason) {
         move(job, RUN_FAILED, job->end.reason);
+    } else if (job->run->status == RUN_STOPPING) {
+        conclude_stopped(job);
     } else {
-        move(job, job->run->status == RUN_STOPPING ? RUN_STOPPED : RUN_DONE, NULL);
+        move(job, RUN_DONE, NULL);
     }
+}
+
+static bool start_again(const struct run *run, GError **error)
+{
+    const struct engine *engine = engine_of(run, error);
+
+    return engine && engine->start_again(run, error);
+}
+
+/* Rank 0 ends last, and as badly as any other; the others say how they ended. */
+static void meet_ranks(struct job *job)
+{
+    const struct run *run = job->run;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *failed = NULL;
+    enum stop_wish wish = job_watch_wish(&job->watch);
+
+    if (run->lifetime.nodes <= 1)
+        return;
+    if (run->rank) {
+        if (!ranks_report(job->root, run, job->end.reason ? 1 : 0, job->end.reason, &error))
+            fail(job, error);
+        return;
+    }
+    if (wish != STOP_ABORT && !job->end.reason &&
+        !ranks_wait(job->root, run, &job->watch, &failed, &error))
+        fail(job, error);
+    if (job_watch_wish(&job->watch) == STOP_INTERRUPT && wish == STOP_NONE)
+        job->is_interrupted = true; /* ours had ended; others had not */
+    if (failed && !job->end.reason)
+        job->end.reason = g_steal_pointer(&failed);
+}
+
+/* srun ends the other ranks when one ends badly. */
+static bool end_as_rank(const struct job *job, GError **error)
+{
+    if (job->run->lifetime.nodes <= 1 || !job->end.reason)
+        return true;
+    return error_set(error, EIO, "rank %u: %s", job->run->rank, job->end.reason);
 }
 
 static bool run_taken(struct job *job, GError **error)
 {
+    struct notices *notices;
     bool ran;
 
     if (!job_watch_start(&job->watch, job->root, job->run, error))
         return false;
+    notices = notices_start(&job->watch);
+    job->step_us = g_get_monotonic_time();
     run_commands(job);
+    say_step(job, "the commands have ended");
     job_watch_look(&job->watch); /* an abort of the last second still means: save nothing */
     ran = job->run->status != RUN_DOWNLOADING && job->end.exit_code >= 0;
     job->run->exit_code = job->end.exit_code;
@@ -254,13 +404,36 @@ static bool run_taken(struct job *job, GError **error)
     save(job, ran);
     save_cache(job);
     clean(job); /* before the log: it may need the room */
+    meet_ranks(job);
     close_log(job);
     conclude(job);
+    notices_stop(notices);
     job_watch_stop(&job->watch);
     launch_clear(&job->launch);
+    if (job->run->rank)
+        return end_as_rank(job, error);
     if (!job->taken)
-        remove_signs(job);
-    return true;
+        run_store_remove_signs(job->root, job->run);
+    if (!job->taken && job->run->status == RUN_INTERRUPTED)
+        return start_again(job->run, error);
+    return end_as_rank(job, error);
+}
+
+/* Another rank than 0 has nothing to take: rank 0 has the run. */
+static bool join(struct job *job, struct run *run, GError **error)
+{
+    own(run);
+    run->status = RUN_DOWNLOADING;
+    job->run = run;
+    return work_dir_create(run, error);
+}
+
+static bool run_rank(struct job *job, unsigned rank, const struct run *first, GError **error)
+{
+    g_autoptr(Run) run = ranks_join(job->root, first->repo, first->name, rank, error);
+
+    job->run = run;
+    return run && join(job, run, error) && run_taken(job, error);
 }
 
 bool job_run(struct store *root, const struct run_root *where, const char *repo, const char *name,
@@ -272,9 +445,10 @@ bool job_run(struct store *root, const struct run_root *where, const char *repo,
 
     job.run = run;
     job.end.exit_code = -1;
-    if (!run || !take(&job, error))
+    if (!run)
         return false;
-    fine = run_taken(&job, error);
+    fine = ranks_own(run) ? run_rank(&job, ranks_own(run), run, error)
+                          : take(&job, error) && run_taken(&job, error);
     g_free(job.end.reason);
     if (job.taken) {
         g_propagate_error(error, job.taken);

@@ -1,7 +1,8 @@
 /* One loop on the runner's main thread: output, the ends of children, wishes, the grace.
  *
- *   running ──wish: stop, or a mount died──▶ ending (SIGTERM, grace) ──grace over──▶ SIGKILL
- *   running ──wish: abort─────────────────────────────────────────────────────────▶ SIGKILL
+ *   running ──wish: stop or interrupt, or a mount died──▶ ending (SIGTERM or the run's stop_signal,
+ *                                                          grace) ──grace over──▶ SIGKILL
+ *   running ──wish: abort──▶ SIGKILL
  *
  * The commands have ended when bash has; what it left in the background is ended then. A stop is
  * different: bash dies at once of the SIGTERM that the whole group gets, so that the others of the
@@ -74,13 +75,26 @@ static void kill_now(struct loop *loop)
     loop->killed = true;
 }
 
+static int stop_signal(const struct run *run)
+{
+    return run->lifetime.stop_signal ? run->lifetime.stop_signal : SIGTERM;
+}
+
+/* Half of the time that is left, when the machine goes: the other half is for saving. */
+static int64_t grace_us(const struct loop *loop)
+{
+    int64_t left_ms = job_watch_left_ms(loop->watch);
+
+    return left_ms < 0 ? (int64_t)loop->run->grace_s * G_USEC_PER_SEC : left_ms / 2 * 1000;
+}
+
 static void begin_end(struct loop *loop)
 {
     if (loop->kill_us)
         return;
-    kill(-loop->pid, SIGTERM);
+    kill(-loop->pid, stop_signal(loop->run));
     kill(-loop->pid, SIGCONT); /* a stopped process could not act on it */
-    loop->kill_us = g_get_monotonic_time() + (int64_t)loop->run->grace_s * G_USEC_PER_SEC;
+    loop->kill_us = g_get_monotonic_time() + grace_us(loop);
 }
 
 static void heed_wish(struct loop *loop)
@@ -103,20 +117,15 @@ static void heed_wish(struct loop *loop)
 static void reap(struct loop *loop)
 {
     g_autoptr(GError) died = NULL;
-    int wait_status;
-    pid_t pid;
 
-    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
-        if (pid == loop->pid) {
-            loop->wait_status = wait_status;
-            loop->ended = true;
-        } else if (!died && mounts_ended(loop->mounts, pid, wait_status, &died)) {
-            log_error("%s", died->message);
-            if (!loop->end->reason)
-                loop->end->reason = g_strdup(died->message);
-            begin_end(loop);
-        }
-    }
+    if (!loop->ended && waitpid(loop->pid, &loop->wait_status, WNOHANG) == loop->pid)
+        loop->ended = true;
+    if (mounts_alive(loop->mounts, &died))
+        return;
+    log_error("%s", died->message);
+    if (!loop->end->reason)
+        loop->end->reason = g_strdup(died->message);
+    begin_end(loop);
 }
 
 static void heed_signals(struct loop *loop)
@@ -124,8 +133,7 @@ static void heed_signals(struct loop *loop)
     struct signalfd_siginfo info;
 
     while (read(loop->signals, &info, sizeof info) == sizeof info)
-        if (info.ssi_signo != SIGCHLD)
-            job_watch_ask(loop->watch, STOP_GRACEFUL);
+        ; /* SIGCHLD: of somebody */
     reap(loop);
 }
 
@@ -168,7 +176,10 @@ static void wait_for_end(struct loop *loop)
 /* What the commands left in the background must not outlive them, nor write on into artifacts. */
 static void end_leftovers(struct loop *loop)
 {
-    if (!processes_end(JOB_VARIABLE, loop->run->id, SIGTERM, LEFTOVER_MS))
+    int64_t left_ms = job_watch_left_ms(loop->watch);
+    unsigned leftover_ms = left_ms < 0 ? LEFTOVER_MS : (unsigned)MIN(left_ms / 4, LEFTOVER_MS);
+
+    if (!processes_end(JOB_VARIABLE, loop->run->id, SIGTERM, leftover_ms))
         processes_end(JOB_VARIABLE, loop->run->id, SIGKILL, KILL_MS);
 }
 
@@ -207,6 +218,16 @@ static bool start(struct loop *loop, GError **error)
     return false;
 }
 
+static void hear_why(struct loop *loop)
+{
+    int code = loop->end->exit_code;
+
+    job_watch_hear(loop->watch, code == 128 + SIGTERM || code == 128 + SIGKILL);
+    loop->end->wish = job_watch_wish(loop->watch);
+    if (loop->end->wish != STOP_NONE)
+        loop->stopping(loop->end->wish, loop->user);
+}
+
 bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,
                       struct mounts *mounts, int signals, job_stopping *stopping, void *user,
                       struct job_end *end, GError **error)
@@ -229,6 +250,8 @@ bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log
     provider_find(loop.run->provider, NULL)->clean(loop.run);
     read_rest(&loop);
     end->exit_code = process_exit_code(loop.wait_status);
+    if (end->exit_code != 0 && end->wish == STOP_NONE)
+        hear_why(&loop);
     if (!end->reason && end->wish == STOP_NONE && loop.wait_status != 0)
         end->reason = process_exit_text(loop.wait_status);
     return true;

@@ -12,7 +12,7 @@ struct job_end {
     char *reason;        /* why it is a failure; NULL: exit status 0 or a wish */
 };
 
-/* Blocks. SIGNALS is a signalfd for SIGCHLD, SIGTERM and SIGINT. STOPPING is called once, before
+/* Blocks. SIGNALS is a signalfd for SIGCHLD. STOPPING is called once, before
  * the first signal, when a wish ends the commands. False only when they could not be started. */
 typedef void job_stopping(enum stop_wish wish, void *user);
 bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,

@@ -62,6 +62,19 @@ static bool check_there(struct store *root, const char *repo, const char *prefix
                       dep->run));
 }
 
+/* What an earlier attempt left of an artifact that is not mounted. */
+static bool restore(struct store *root, const struct run *run, const char *artifact,
+                    const char *path, const int *stop, GError **error)
+{
+    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
+    struct transfer_options options = {.stop = stop};
+
+    if (transfer_download(root, prefix, path, &options, NULL, error))
+        return true;
+    g_prefix_error(error, "artifact %s could not be restored: ", artifact);
+    return false;
+}
+
 static bool fetch_dep(struct store *root, const struct run *run, const struct run_dep *dep,
                       const struct transfer_options *options, GError **error)
 {
@@ -112,7 +125,9 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
 
         if (!make_directory(path, artifact->path, error) ||
             (artifact->mount && !store_caps(root)->has_prefix_and_key &&
-             !make_prefix(root, run, artifact->path, error)))
+             !make_prefix(root, run, artifact->path, error)) ||
+            (!artifact->mount && run->attempt > 1 &&
+             !restore(root, run, artifact->path, path, stop, error)))
             return false;
     }
     return true;

@@ -1,24 +1,38 @@
-/* Beside a running job: shows that its runner lives, and sees a wish to stop.
+/* Beside a running job: shows that its runner lives, and sees why it should end: a wish in the
+ * store, a signal of its engine, a cloud's notice.
  *
- * threads: one of its own, which talks to the store; the fields below are atomics, and fd becomes
- *          readable when one of them changed.
+ * threads: one that talks to the store, one that waits for SIGTERM and SIGINT; the atomics below
+ * are read by any, and fd becomes readable when one of them changed.
  */
 #pragma once
 
+#include "runner/engine.h"
 #include "runner/run_store.h"
 #include <pthread.h>
 
 struct job_watch {
-    int stop;  /* atomic: asked to stop, in whichever way (or by a signal to the runner) */
-    int abort; /* atomic: asked to abort */
+    int stop;  /* atomic: asked to end, in whichever way */
+    int over;  /* atomic: nothing more is to be saved: aborted, or out of time */
+    int wish;  /* atomic: the strongest enum stop_wish so far */
+    int asked; /* atomic: a signal came, and the engine is asked what it means */
     int fd;    /* an eventfd, for poll */
 
     struct store *root;
+    const struct run *run; /* its spec and engine_job, which do not change */
+    const struct engine *engine;
     char *repo, *name;
-    pthread_t thread;
+    unsigned attempt;
+    int signals; /* a signalfd */
+    int end_fd;  /* an eventfd: time for the threads to end */
+    pthread_t thread, signal_thread;
+
     pthread_mutex_t lock;
     pthread_cond_t changed;
+    /* guarded by lock: */
     bool ending;
+    int64_t until_us;     /* monotonic: when the machine goes; 0: no interruption */
+    enum run_status ends; /* what a graceful end is: RUN_STOPPED or RUN_FAILED */
+    char *why;            /* NULL: nothing to say */
 };
 
 bool job_watch_start(struct job_watch *watch, struct store *root, const struct run *run,
@@ -33,3 +47,19 @@ enum stop_wish job_watch_wish(struct job_watch *watch);
 
 /* Asked by other means than the store. */
 void job_watch_ask(struct job_watch *watch, enum stop_wish wish);
+
+/* The commands have failed: an engine's signal may have gone to all processes of the job, and the
+ * runner hear of it last. Waits until it is known what it means; UNSURE: a moment for it to come,
+ * too. */
+void job_watch_hear(struct job_watch *watch, bool unsure);
+
+/* The machine goes in LEFT_MS (-1: soon). The first notice counts, unless a later one is more
+ * urgent. */
+void job_watch_interrupt(struct job_watch *watch, int64_t left_ms, const char *why);
+
+/* Of the time until the machine goes: what is left, less a moment for the last word. -1: no
+ * interruption. */
+int64_t job_watch_left_ms(struct job_watch *watch);
+
+/* Why it ends, the caller's; *ENDS (may be NULL): as what, unless it is interrupted. */
+char *job_watch_why(struct job_watch *watch, enum run_status *ends);

@@ -5,6 +5,7 @@
 #include "config/workflow_values.h"
 #include "runner/machine.h"
 #include "runner/provider.h"
+#include "runner/ranks.h"
 #include "runner/secret_box.h"
 #include "runner/secrets.h"
 #include <netinet/in.h>
@@ -144,6 +145,9 @@ static bool set_environment(struct launch *launch, GError **error)
         if (!set_entry(launch, *at, error))
             return false;
     launch_set(launch, "DSTACK_RUN_ATTEMPT", attempt);
+    ranks_set_environment(launch);
+    if (run->attempt > 1)
+        launch_set(launch, "DSTACK_RESUMED", "1");
     launch_set(launch, JOB_VARIABLE, run->id);
     return true;
 }

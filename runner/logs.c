@@ -20,6 +20,11 @@ char *log_prefix(const char *repo, const char *run)
     return g_strdup_printf("logs/%s/%s/", repo, run);
 }
 
+char *log_place(const char *run, unsigned rank)
+{
+    return rank ? g_strdup_printf("%s/rank-%u", run, rank) : g_strdup(run);
+}
+
 char *log_segment_key(const char *prefix, uint64_t number)
 {
     return g_strdup_printf("%s%0*" G_GUINT64_FORMAT, prefix, DIGITS, number);
@@ -83,20 +88,19 @@ static bool note_since(const struct store_object *object, void *user, GError **e
 }
 
 bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
-                     const char *run, int64_t since_ms, GError **error)
+                     const char *run, unsigned rank, int64_t since_ms, GError **error)
 {
-    g_autofree char *prefix = log_prefix(repo, run);
+    g_autofree char *place = log_place(run, rank);
+    g_autofree char *prefix = log_prefix(repo, place);
     struct since since = {prefix, since_ms * 1000000, 0};
 
     if (since_ms > 0 && !store_list(root, prefix, false, note_since, &since, error))
         return false;
-    reader->root = store_ref(root);
+    *reader = (struct log_reader){.root = store_ref(root), .rank = rank};
     reader->repo = g_strdup(repo);
     reader->run = g_strdup(run);
     reader->next = since.next;
     reader->inside = since.next > 0;
-    reader->watcher = (struct log_watcher){NULL, NULL};
-    reader->progress_shown = false;
     reader->pause_ms = PAUSE_MIN_MS;
     return true;
 }
@@ -112,7 +116,6 @@ static void hide_progress(struct log_reader *reader)
 {
     if (reader->progress_shown)
         reader->watcher.progress(NULL, NULL, reader->watcher.user);
-    reader->progress_shown = false;
 }
 
 /* The end of the segment before, if it is the beginning of a line. */
@@ -139,7 +142,8 @@ static bool read_beginning(struct log_reader *reader, const char *prefix, log_ea
 bool log_reader_poll(struct log_reader *reader, log_each *each, void *user, unsigned *count,
                      GError **error)
 {
-    g_autofree char *prefix = log_prefix(reader->repo, reader->run);
+    g_autofree char *place = log_place(reader->run, reader->rank);
+    g_autofree char *prefix = log_prefix(reader->repo, place);
     unsigned found = 0;
 
     for (;; found++) {
@@ -212,7 +216,7 @@ bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, co
 
             if (!run)
                 return false;
-            if (run_status_is_final(run->status))
+            if (run_status_is_final(run->status) || (reader->until_idle && run->is_idle))
                 return finish(reader, each, user, run, final, error);
             show_progress(reader, run);
             run_free(run);

@@ -10,6 +10,9 @@
 
 struct log_writer;
 
+/* What stands for RUN where its rank RANK writes: "RUN", or "RUN/rank-R". The caller's. */
+char *log_place(const char *run, unsigned rank);
+
 /* Goes on behind the segments that are there already. */
 struct log_writer *log_writer_open(struct store *root, const char *repo, const char *run,
                                    GError **error);
@@ -40,11 +43,14 @@ struct log_reader {
     struct log_watcher watcher;
     bool progress_shown;
     unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
+    unsigned rank;
+    bool until_idle; /* following ends, too, when nobody will start an interrupted run again */
 };
 
-/* SINCE_MS (0: all) skips segments that were written before, but not the beginning of a line. */
+/* RANK: whose output, of a run on several nodes. SINCE_MS (0: all) skips segments that were written
+ * before, but not the beginning of a line. */
 bool log_reader_init(struct log_reader *reader, struct store *root, const char *repo,
-                     const char *run, int64_t since_ms, GError **error);
+                     const char *run, unsigned rank, int64_t since_ms, GError **error);
 void log_reader_clear(struct log_reader *reader);
 
 /* Hands over every segment that is there and not yet read. COUNT (may be NULL): how many. */

@@ -4,6 +4,7 @@
 #include "runner/engine.h"
 #include "runner/machine.h"
 #include "runner/provider.h"
+#include "runner/restart.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include <signal.h>
@@ -30,30 +31,87 @@ static bool beat_is_old(struct store *root, const struct run *run, bool *old, GE
     return true;
 }
 
-bool run_is_lost(struct store *root, const struct run *run, bool *lost, GError **error)
+/* What the engine says; one that cannot be asked knows nothing. */
+static void ask_engine(const struct run *run, struct engine_answer *answer)
+{
+    g_autoptr(GError) error = NULL;
+    const struct engine *engine = engine_of(run, &error);
+
+    *answer = (struct engine_answer){.state = ENGINE_UNKNOWN, .ended = RUN_FAILED};
+    if (engine && engine->status(run, answer, &error))
+        return;
+    answer->state = ENGINE_UNKNOWN;
+    log_info("%s", error->message);
+}
+
+static bool engine_requeues(const struct run *run)
+{
+    const struct engine *engine = engine_of(run, NULL);
+
+    return engine && engine->requeues;
+}
+
+/* Nobody owns it: it waits for its engine, for the first time or once more. */
+static void find_unowned(struct run *run, const struct engine_answer *answer, struct run_fate *fate)
+{
+    if (run->status == RUN_PENDING) {
+        fate->is_lost = run_now_ms() - run->submitted_ms > PENDING_LOST_MS && run->attempt == 1;
+        return;
+    }
+    if (answer->state == ENGINE_QUEUED)
+        run->waiting = g_strdup(answer->reason);
+    fate->is_lost = answer->state == ENGINE_GONE;
+    if (run->status != RUN_INTERRUPTED || !fate->is_lost)
+        return;
+    run->is_idle = answer->ended == RUN_INTERRUPTED;
+    fate->is_lost = !run->is_idle;
+}
+
+/* A machine's process says most; then an engine that keeps books; then the beat. */
+static bool find_owned(struct store *root, const struct run *run,
+                       const struct engine_answer *answer, struct run_fate *fate, GError **error)
 {
     g_autofree char *machine = machine_id();
-    enum engine_state state = ENGINE_UNKNOWN;
-    const struct engine *engine;
+    bool here = g_strcmp0(run->owner.machine, machine) == 0;
 
-    *lost = false;
-    if (run_status_is_final(run->status) || run->status == RUN_INTERRUPTED)
+    if (here && process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks))
         return true;
-    if (run->owner.host && g_strcmp0(run->owner.machine, machine) == 0) {
-        *lost = !process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks);
-        return true;
-    }
-    if (run->owner.host)
-        return beat_is_old(root, run, lost, error);
-    if (run->status == RUN_PENDING) {
-        *lost = run_now_ms() - run->submitted_ms > PENDING_LOST_MS;
+    if (answer->state == ENGINE_QUEUED || answer->state == ENGINE_GONE) {
+        fate->is_lost = true;
+        fate->ends = answer->state == ENGINE_QUEUED ? RUN_INTERRUPTED : answer->ended;
+        if (answer->state == ENGINE_QUEUED)
+            fate->reason = g_strdup("its node went away");
         return true;
     }
-    engine = engine_find(run->engine ? run->engine : "local", error);
-    if (!engine || !engine->status(run, &state, error))
-        return false;
-    *lost = state == ENGINE_GONE;
-    return true;
+    if (answer->state == ENGINE_ALIVE) /* it will find out */
+        return true;
+    if (here) {
+        fate->is_lost = true;
+        return true;
+    }
+    return beat_is_old(root, run, &fate->is_lost, error);
+}
+
+bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, GError **error)
+{
+    struct engine_answer answer = {.state = ENGINE_UNKNOWN};
+    bool fine = true;
+
+    *fate = (struct run_fate){.ends = RUN_INTERRUPTED};
+    if (run_status_is_final(run->status))
+        return true;
+    if (!run->owner.host || engine_requeues(run))
+        ask_engine(run, &answer);
+    if (run->owner.host) {
+        fine = find_owned(root, run, &answer, fate, error);
+    } else {
+        fate->ends = answer.ended;
+        find_unowned(run, &answer, fate);
+    }
+    if (fate->is_lost && !fate->reason && answer.state == ENGINE_GONE)
+        fate->reason = g_steal_pointer(&answer.reason);
+    g_free(answer.reason);
+    return fine;
 }
 
 static void detach_mounts(const struct run *run)
@@ -120,13 +178,39 @@ char *run_lost_reason(const struct run *run)
     return g_strdup("runner lost");
 }
 
-bool run_settle_lost(struct store *root, struct run *run, GError **error)
+static bool stop_lost(struct store *root, struct run *run, const char *reason, GError **error)
 {
-    enum run_status to = run->status == RUN_ABORTING ? RUN_ABORTED : RUN_FAILED;
-    g_autofree char *reason = run_lost_reason(run);
+    return (run->status == RUN_STOPPING ||
+            run_store_move(root, run, RUN_STOPPING, reason, error)) &&
+           run_store_move(root, run, RUN_STOPPED, reason, error);
+}
+
+static bool settle(struct store *root, struct run *run, const struct run_fate *fate, GError **error)
+{
+    g_autofree char *lost = run_lost_reason(run);
+    const char *reason = fate && fate->reason ? fate->reason : lost;
+    g_autofree char *why_not = NULL, *both = NULL;
+    bool kept = work_dir_is_kept(run);
 
     run_clean_remains(run);
-    if (!run->finished_ms)
-        run->finished_ms = run_now_ms();
-    return run_store_move(root, run, to, reason, error);
+    if (run->status == RUN_ABORTING)
+        return run_store_move(root, run, RUN_ABORTED, reason, error);
+    if (fate && fate->ends == RUN_STOPPED)
+        return stop_lost(root, run, reason, error);
+    if ((!fate || fate->ends == RUN_INTERRUPTED) && !kept && run->status != RUN_STOPPING &&
+        run_wants_restarts(run)) {
+        if (run_may_restart(run, &why_not))
+            return run_interrupt(root, run, reason, error);
+        both = g_strdup_printf("%s, and %s", reason, why_not);
+    }
+    return run_store_move(root, run, RUN_FAILED, both ? both : reason, error);
+}
+
+bool run_settle_lost(struct store *root, struct run *run, const struct run_fate *fate,
+                     GError **error)
+{
+    if (!settle(root, run, fate, error))
+        return false;
+    run_store_remove_signs(root, run);
+    return true;
 }

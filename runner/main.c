@@ -45,9 +45,7 @@ static int work(const struct arguments *arguments)
     sigset_t set;
 
     sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGCHLD); /* SIGTERM and SIGINT are blocked since main; the job reads them */
     sigprocmask(SIG_BLOCK, &set, NULL);
     signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     root = open_root(&arguments->where, &error);
@@ -104,6 +102,7 @@ static void end_children(void)
 static bool settle(const struct arguments *arguments, GError **error)
 {
     g_autoptr(Store) root = open_root(&arguments->where, error);
+    const struct engine *engine;
     g_autoptr(Run) run = NULL;
 
     if (!root)
@@ -114,7 +113,21 @@ static bool settle(const struct arguments *arguments, GError **error)
     if (run_status_is_final(run->status) ||
         (run->owner.host ? run->owner.pid != worker : run->status != RUN_SUBMITTED))
         return true;
-    return run_settle_lost(root, run, error);
+    if (!run_settle_lost(root, run, NULL, error))
+        return false;
+    engine = run->status == RUN_INTERRUPTED ? engine_of(run, error) : NULL;
+    return run->status != RUN_INTERRUPTED || (engine && engine->start_again(run, error));
+}
+
+/* From the beginning until there is somebody to hear them: an engine may have ignored them. */
+static void block_ends(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(how, &set, NULL);
 }
 
 static int keep(const struct arguments *arguments)
@@ -125,6 +138,7 @@ static int keep(const struct arguments *arguments)
     signal(SIGTERM, pass_on);
     signal(SIGINT, pass_on);
     signal(SIGHUP, SIG_IGN);
+    block_ends(SIG_UNBLOCK);
     wait_status = wait_worker();
     if (wait_status != 0 && !settle(arguments, &error))
         complain(error);
@@ -186,6 +200,9 @@ int main(int argc, char **argv)
         arguments_clear(&arguments);
         return 2;
     }
+    block_ends(SIG_BLOCK);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     worker = fork();
     if (worker < 0) {

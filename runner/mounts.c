@@ -11,7 +11,15 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { READY_MS = 60000, DRAIN_S = 600, LOOK_AGAIN_MS = 10 };
+/* AGAIN: a mount of an earlier attempt that still lives notices within ten seconds that the run is
+ * no longer its own, and saves; one that does not has a lease that lapses. */
+enum {
+    READY_MS = 60000,
+    AGAIN_READY_MS = 180000,
+    AGAIN_MS = 1000,
+    DRAIN_S = 600,
+    LOOK_AGAIN_MS = 10
+};
 
 struct mount {
     char *artifact; /* its path, for messages */
@@ -45,7 +53,8 @@ static void add_option(GPtrArray *argv, const char *name, const char *value)
     g_ptr_array_add(argv, g_strdup(value));
 }
 
-static char **arguments(const struct run_root *root, const struct mount *mount, GError **error)
+static char **arguments(const struct run_root *root, const struct run *run,
+                        const struct mount *mount, GError **error)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *drain = g_strdup_printf("%d", DRAIN_S);
@@ -59,7 +68,10 @@ static char **arguments(const struct run_root *root, const struct mount *mount, 
                                     g_str_has_suffix(root->url, "/") ? "" : "/", mount->prefix));
     g_ptr_array_add(argv, g_strdup(mount->path));
     g_ptr_array_add(argv, g_strdup("-f"));
-    add_option(argv, "--mode", mount->read_only ? "read-only" : NULL);
+    if (mount->read_only)
+        add_option(argv, "--mode", "read-only");
+    else if (run->lifetime.nodes > 1) /* each rank has one */
+        add_option(argv, "--mode", "shared");
     add_option(argv, "--status-file", mount->status_file);
     add_option(argv, "--drain-timeout", drain);
     add_option(argv, "--endpoint", root->options.endpoint);
@@ -75,7 +87,7 @@ static char **arguments(const struct run_root *root, const struct mount *mount, 
 static bool start(const struct run_root *root, const struct run *run, struct mount *mount,
                   GError **error)
 {
-    g_auto(GStrv) argv = arguments(root, mount, error);
+    g_auto(GStrv) argv = arguments(root, run, mount, error);
     g_auto(GStrv) env = g_environ_setenv(g_get_environ(), MOUNT_VARIABLE, run->id, TRUE);
     struct process_options options = {.argv = argv, .env = env, .parent_death = SIGTERM};
     g_auto(fd_t) output = -1;
@@ -136,10 +148,32 @@ static bool wait_ready(struct mount *mount, int64_t until_us, const int *stop, G
         if (__atomic_load_n(stop, __ATOMIC_ACQUIRE))
             return error_set(error, ECANCELED, "stopped while %s was mounted", mount->artifact);
         if (g_get_monotonic_time() > until_us)
-            return error_set(error, ETIMEDOUT, "%s was not mounted after %d s", mount->artifact,
-                             READY_MS / 1000);
+            return error_set(error, ETIMEDOUT, "%s was not mounted in time", mount->artifact);
         g_usleep(LOOK_AGAIN_MS * 1000);
     }
+}
+
+/* A later attempt may find the lease of the one before it, which is on its way out. */
+static bool wait_or_start_again(const struct run_root *root, const struct run *run,
+                                struct mount *mount, int64_t until_us, const int *stop,
+                                GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    while (!wait_ready(mount, until_us, stop, &why)) {
+        if (mount->pid || run->attempt == 1 || g_get_monotonic_time() > until_us) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        log_warning("%s; trying again", why->message);
+        g_clear_error(&why);
+        g_usleep(AGAIN_MS * 1000);
+        if (unlink(mount->status_file) != 0 && errno != ENOENT)
+            return error_set_errno(error, errno, "remove %s", mount->status_file);
+        if (!start(root, run, mount, error))
+            return false;
+    }
+    return true;
 }
 
 static struct mount *add_mount(struct mounts *mounts, const struct run *run, const char *path,
@@ -180,7 +214,8 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run, 
                             GError **error)
 {
     struct mounts *mounts = g_new0(struct mounts, 1);
-    int64_t until_us = g_get_monotonic_time() + (int64_t)READY_MS * 1000;
+    int64_t until_us =
+        g_get_monotonic_time() + (run->attempt > 1 ? AGAIN_READY_MS : READY_MS) * INT64_C(1000);
     bool fine = true;
 
     mounts->all = g_ptr_array_new_with_free_func(mount_free);
@@ -188,25 +223,25 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run, 
     for (guint i = 0; i < mounts->all->len && fine; i++)
         fine = start(root, run, mounts->all->pdata[i], error);
     for (guint i = 0; i < mounts->all->len && fine; i++)
-        fine = wait_ready(mounts->all->pdata[i], until_us, stop, error);
+        fine = wait_or_start_again(root, run, mounts->all->pdata[i], until_us, stop, error);
     if (fine)
         return mounts;
-    mounts_stop(mounts, NULL);
+    mounts_stop(mounts, -1, NULL);
     return NULL;
 }
 
-bool mounts_ended(struct mounts *mounts, pid_t pid, int wait_status, GError **error)
+bool mounts_alive(struct mounts *mounts, GError **error)
 {
     for (guint i = 0; mounts && i < mounts->all->len; i++) {
         struct mount *mount = mounts->all->pdata[i];
+        int wait_status;
 
-        if (mount->pid == pid) {
+        if (mount->pid && waitpid(mount->pid, &wait_status, WNOHANG) == mount->pid) {
             mount->pid = 0;
-            explain(mount, wait_status, error);
-            return true;
+            return explain(mount, wait_status, error);
         }
     }
-    return false;
+    return true;
 }
 
 static bool wait_end(struct mount *mount, int64_t until_us, GError **error)
@@ -226,10 +261,11 @@ static bool wait_end(struct mount *mount, int64_t until_us, GError **error)
     return wait_status == 0 || explain(mount, wait_status, error);
 }
 
-bool mounts_stop(struct mounts *mounts, GError **error)
+bool mounts_stop(struct mounts *mounts, int64_t limit_ms, GError **error)
 {
     /* A moment longer than the mount gives itself. */
-    int64_t until_us = g_get_monotonic_time() + (int64_t)(DRAIN_S + 10) * G_USEC_PER_SEC;
+    int64_t until_us =
+        g_get_monotonic_time() + (limit_ms < 0 ? (DRAIN_S + 10) * INT64_C(1000) : limit_ms) * 1000;
     bool fine = true;
 
     if (!mounts)

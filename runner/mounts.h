@@ -17,10 +17,11 @@ struct mounts;
 struct mounts *mounts_start(const struct run_root *root, const struct run *run, const int *stop,
                             GError **error);
 
-/* PID has ended with WAIT_STATUS: true and the reason in *ERROR when it was one of these. */
-bool mounts_ended(struct mounts *mounts, pid_t pid, int wait_status, GError **error);
+/* False and the reason in *ERROR, once, when one has ended. MOUNTS may be NULL. */
+bool mounts_alive(struct mounts *mounts, GError **error);
 
-/* SIGTERM to all, waits until each has saved; those that do not end are killed. False and *ERROR
+/* SIGTERM to all, waits until each has saved, for at most LIMIT_MS (-1: as long as a mount takes by
+ * itself); those that do not end are killed. False and *ERROR
  * when something was not saved. Whatever is still mounted is detached. Frees MOUNTS (NULL: none).
  */
-bool mounts_stop(struct mounts *mounts, GError **error);
+bool mounts_stop(struct mounts *mounts, int64_t limit_ms, GError **error);

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "config/lifetime.h"
 #include "config/resources.h"
 #include <glib.h>
 #include <stdbool.h>
@@ -76,6 +77,7 @@ struct run {
     char **setup;      /* commands before an IDE starts */
     char *ide_version; /* NULL: any */
     struct resources resources;
+    struct lifetime lifetime;
 
     /* docker */
     char *image, *home_dir;
@@ -96,6 +98,11 @@ struct run {
     struct run_owner owner;
     char *engine_job;  /* the engine's own name for the job; NULL: none */
     uint64_t revision; /* of the document, one more with each write */
+
+    /* not in JSON: what its engine said when the run was last looked at (run_store_refresh) */
+    char *waiting; /* for what it is in the queue; NULL: it is not known to be in one */
+    unsigned rank; /* of this process, of a run on several nodes */
+    bool is_idle;  /* it was interrupted, and its engine will not start it again */
 
     char *etag; /* of the object this was read from; NULL: never written. Not in JSON */
 };

@@ -94,6 +94,16 @@ static json_t *format_deps(const struct run *run)
     return array;
 }
 
+static void put_lifetime(json_t *spec, const struct lifetime *lifetime)
+{
+    g_autofree char *name = lifetime->stop_signal ? signal_format(lifetime->stop_signal) : NULL;
+
+    put_number(spec, "nodes", lifetime->nodes);
+    put_number(spec, "attempts", lifetime->attempts);
+    put_number(spec, "duration_ms", (uint64_t)lifetime->duration_ms);
+    put_string(spec, "stop_signal", name);
+}
+
 /* What only some providers look at. */
 static void put_provider(json_t *spec, const struct run *run)
 {
@@ -125,6 +135,7 @@ static json_t *format_spec(const struct run *run)
     put_provider(spec, run);
     if (resources_asked(&run->resources))
         json_object_set_new(spec, "resources", format_resources(&run->resources));
+    put_lifetime(spec, &run->lifetime);
     json_object_set_new(spec, "artifacts", format_artifacts(run));
     json_object_set_new(spec, "deps", format_deps(run));
     json_object_set_new(spec, "grace_s", json_integer(run->grace_s));

@@ -95,7 +95,8 @@ static struct run_summary *summary_of_run(struct run *run)
     summary->submitted_ms = run->submitted_ms;
     summary->finished_ms = run->finished_ms;
     summary->exit_code = run->exit_code;
-    summary->reason = g_strdup(run->reason);
+    summary->reason =
+        run->waiting ? g_strdup_printf("waiting: %s", run->waiting) : g_strdup(run->reason);
     return summary;
 }
 

@@ -186,6 +186,18 @@ static void parse_resources(struct reader *reader, struct resources *to, json_t 
     to->remote = get_boolean(reader, object, "remote");
 }
 
+static void parse_lifetime(struct reader *reader, struct lifetime *to, json_t *spec)
+{
+    g_autofree char *name = get_string(reader, spec, "stop_signal", false);
+
+    to->nodes = get_integer(reader, spec, "nodes", 0, COUNT_MAX, 0);
+    to->attempts = get_integer(reader, spec, "attempts", 0, 1000000, 0);
+    to->duration_ms = get_integer(reader, spec, "duration_ms", 0, INT64_MAX, 0);
+    to->stop_signal = name ? signal_parse(name) : 0;
+    if (name && !to->stop_signal)
+        refuse(reader, "stop_signal", "a signal that can be caught");
+}
+
 static void parse_ports(struct reader *reader, struct run *run, json_t *spec)
 {
     unsigned port, local;
@@ -246,6 +258,7 @@ static void parse_spec(struct reader *reader, struct run *run, json_t *spec)
     parse_cache(reader, run, spec);
     parse_provider(reader, run, spec);
     parse_resources(reader, &run->resources, json_object_get(spec, "resources"));
+    parse_lifetime(reader, &run->lifetime, spec);
     parse_artifacts(reader, run, spec);
     parse_deps(reader, run, spec);
     run->grace_s = get_integer(reader, spec, "grace_s", 0, 86400, run->grace_s);

@@ -1,6 +1,7 @@
 #include "runner/run_store.h"
 #include "config/error.h"
 #include "config/log.h"
+#include "runner/engine.h"
 #include "runner/lost.h"
 #include "runner/run_marker.h"
 #include "runner/run_name.h"
@@ -210,11 +211,14 @@ struct run *run_store_refresh(struct store *root, const char *repo, const char *
 {
     g_autoptr(Run) run = run_store_load(root, repo, name, error);
     g_autoptr(GError) raced = NULL;
-    bool lost;
+    struct run_fate fate = {0};
+    bool settled;
 
-    if (!run || !run_is_lost(root, run, &lost, error))
+    if (!run || !run_find_fate(root, run, &fate, error))
         return NULL;
-    if (!lost || run_settle_lost(root, run, &raced))
+    settled = !fate.is_lost || run_settle_lost(root, run, &fate, &raced);
+    g_free(fate.reason);
+    if (settled)
         return g_steal_pointer(&run);
     if (error_is(raced, ESTALE)) /* someone else settled it, or the runner came back */
         return run_store_load(root, repo, name, error);
@@ -246,14 +250,35 @@ bool run_store_stop_wish(struct store *root, const char *repo, const char *name,
     return true;
 }
 
+void run_store_remove_signs(struct store *root, const struct run *run)
+{
+    static const char *const suffixes[] = {"beat", "stop"};
+    guint count = run->status == RUN_INTERRUPTED ? 1 : 2; /* a wish outlives an interruption */
+
+    for (guint i = 0; i < count; i++) {
+        g_autofree char *key = run_key(run->repo, run->name, suffixes[i]);
+        g_autoptr(GError) error = NULL;
+
+        if (!store_delete(root, key, &error))
+            log_warning("%s", error->message);
+    }
+}
+
 /* Nobody has the run yet: end it here. ESTALE: somebody has it now. */
 static bool end_unowned(struct store *root, struct run *run, bool abort, GError **error)
 {
     enum run_status way = abort ? RUN_ABORTING : RUN_STOPPING;
+    const struct engine *engine = run->engine_job ? engine_of(run, NULL) : NULL;
+    g_autoptr(GError) queued = NULL;
 
     if (run->status != way && !run_store_move(root, run, way, NULL, error))
         return false;
-    return run_store_move(root, run, abort ? RUN_ABORTED : RUN_STOPPED, NULL, error);
+    if (engine && engine->requeues && !engine->cancel(run, &queued))
+        log_warning("%s; the job ends as soon as it starts", queued->message);
+    if (!run_store_move(root, run, abort ? RUN_ABORTED : RUN_STOPPED, NULL, error))
+        return false;
+    run_store_remove_signs(root, run);
+    return true;
 }
 
 bool run_store_request_stop(struct store *root, const char *repo, const char *name, bool abort,
@@ -287,6 +312,7 @@ bool run_store_remove(struct store *root, const char *repo, const char *name, GE
 {
     g_autofree char *logs = g_strdup_printf("logs/%s/%s/", repo, name);
     g_autofree char *markers = g_strdup_printf("runs/%s/%s!", repo, name);
+    g_autofree char *ranks = run_key(repo, name, "rank-");
     static const char *const SUFFIXES[] = {"stop", "beat", "progress", "json"};
     g_autoptr(Run) run = run_store_refresh(root, repo, name, error);
 
@@ -296,7 +322,8 @@ bool run_store_remove(struct store *root, const char *repo, const char *name, GE
         return error_set(error, EPERM, "run %s is %s: stop it first", name,
                          run_status_name(run->status));
     if (!store_delete_prefix(root, logs, NULL, error) ||
-        !store_delete_prefix(root, markers, NULL, error))
+        !store_delete_prefix(root, markers, NULL, error) ||
+        !store_delete_prefix(root, ranks, NULL, error))
         return false;
     for (guint i = 0; i < G_N_ELEMENTS(SUFFIXES); i++) {
         g_autofree char *key = run_key(repo, name, SUFFIXES[i]);

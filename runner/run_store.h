@@ -53,9 +53,14 @@ GPtrArray *run_store_list(struct store *root, const char *repo, GError **error);
 bool run_store_request_stop(struct store *root, const char *repo, const char *name, bool abort,
                             GError **error);
 
-enum stop_wish { STOP_NONE, STOP_GRACEFUL, STOP_ABORT };
+/* INTERRUPT never stands in the store: the machine goes, or the engine wants it back. */
+enum stop_wish { STOP_NONE, STOP_INTERRUPT, STOP_GRACEFUL, STOP_ABORT };
 bool run_store_stop_wish(struct store *root, const char *repo, const char *name,
                          enum stop_wish *wish, GError **error);
+
+/* RUN is over, or interrupted: nobody looks for its pulse any more, and when it is over for no wish
+ * either. */
+void run_store_remove_signs(struct store *root, const struct run *run);
 
 /* Loads the run, and settles what its dead runner could not (see run_store_list). For those who
  * wait for a run's end: `dstack run`, `logs -a`. */

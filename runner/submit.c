@@ -8,6 +8,7 @@
 #include "runner/kept.h"
 #include "runner/machine_has.h"
 #include "runner/provider.h"
+#include "runner/restart.h"
 #include "runner/run_store.h"
 #include "runner/secrets.h"
 #include "runner/variables.h"
@@ -25,7 +26,7 @@ static void give_up(struct store *root, struct run *run, const GError *why)
 
 static bool tag_and_start(const struct submit_request *request, struct run *run, GError **error)
 {
-    const struct engine *engine = engine_find(run->engine ? run->engine : "local", error);
+    const struct engine *engine = engine_of(run, error);
 
     return engine &&
            (!request->tag || kept_tag_run(request->root, run, request->tag, false, error)) &&
@@ -41,6 +42,21 @@ bool submit_start(const struct submit_request *request, struct run *run, GError 
     if (!run_store_create(request->root, run, error))
         return false;
     if (tag_and_start(request, run, &failed))
+        return true;
+    give_up(request->root, run, failed);
+    g_propagate_error(error, g_steal_pointer(&failed));
+    return false;
+}
+
+bool submit_again(const struct submit_request *request, struct run *run, GError **error)
+{
+    const struct engine *engine = engine_of(run, error);
+    g_autoptr(GError) failed = NULL;
+
+    if (!engine || !run_begin_again(request->root, run, error))
+        return false;
+    if (engine->submit(&request->where, run, &run->engine_job, &failed) &&
+        run_store_move(request->root, run, RUN_SUBMITTED, NULL, &failed))
         return true;
     give_up(request->root, run, failed);
     g_propagate_error(error, g_steal_pointer(&failed));
@@ -171,6 +187,7 @@ static void fill_machine(struct run *run, const struct workflow *workflow)
     run->registry_username = g_strdup(workflow->registry_username);
     run->registry_password = g_strdup(workflow->registry_password);
     resources_copy(&run->resources, &workflow->resources);
+    run->lifetime = workflow->lifetime;
 }
 
 static bool fill(struct run *run, const struct submit_request *request, GError **error)
@@ -198,12 +215,21 @@ static bool fill(struct run *run, const struct submit_request *request, GError *
     return deps_check(run, error);
 }
 
+static bool check_engine(const struct submit_request *request, const struct run *run,
+                         GError **error)
+{
+    const struct engine *engine = engine_of(run, error);
+
+    return engine && engine->check(&request->where, run, error);
+}
+
 struct run *submit_prepare(const struct submit_request *request, GError **error)
 {
     g_autoptr(Run) run = run_new(request->repo, NULL);
 
     if (!check_variables(request, error) || !fill(run, request, error) ||
         !run_store_check(run, error) || !check_machine(run, error) ||
+        !check_engine(request, run, error) ||
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&

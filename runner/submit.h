@@ -26,3 +26,7 @@ struct run *submit_prepare(const struct submit_request *request, GError **error)
 
 /* Makes the run, tags it and hands it to the engine. */
 bool submit_start(const struct submit_request *request, struct run *run, GError **error);
+
+/* Hands an interrupted run to its engine once more, as its next attempt. Of REQUEST only where the
+ * run is counts. ESTALE: somebody else did so. */
+bool submit_again(const struct submit_request *request, struct run *run, GError **error);

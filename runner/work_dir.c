@@ -1,16 +1,48 @@
 #include "runner/work_dir.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "config/paths.h"
 #include "runner/machine.h"
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+static char *attempt_path(const struct run *run, const char *parent, unsigned attempt)
+{
+    GString *path = g_string_new(NULL);
+
+    g_string_printf(path, "%s/%s-%.8s", parent, run->name, run->id);
+    if (run->rank)
+        g_string_append_printf(path, "-r%u", run->rank);
+    if (attempt > 1)
+        g_string_append_printf(path, ".%u", attempt);
+    return g_string_free(path, FALSE);
+}
+
 char *work_dir_default(const struct run *run)
 {
     g_autofree char *parent = dstack_home_path("work");
 
-    return g_strdup_printf("%s/%s-%.8s", parent, run->name, run->id);
+    return attempt_path(run, parent, run->attempt);
+}
+
+/* What an attempt left that had no time to clean up: it is over, since RUN is a later one's. */
+static void remove_earlier(const struct run *run)
+{
+    g_autofree char *parent = dstack_home_path("work");
+    struct run earlier = {.id = run->id, .rank = run->rank};
+
+    if (run->attempt < 2)
+        return;
+    earlier.owner.work_dir = attempt_path(run, parent, run->attempt - 1);
+    if (work_dir_is_ours(&earlier)) {
+        g_autoptr(GError) error = NULL;
+
+        mounts_detach(earlier.owner.work_dir);
+        if (!tree_remove(earlier.owner.work_dir, &error))
+            log_warning("%s", error->message);
+    }
+    g_free(earlier.owner.work_dir);
 }
 
 bool work_dir_create(struct run *run, GError **error)
@@ -19,6 +51,7 @@ bool work_dir_create(struct run *run, GError **error)
     g_autofree char *parent = g_path_get_dirname(path);
     g_autofree char *code = NULL, *mark = NULL;
 
+    remove_earlier(run);
     if (g_mkdir_with_parents(parent, 0700) != 0 || g_mkdir(path, 0700) != 0)
         return error_set_errno(error, errno, "make the work directory %s", path);
     g_free(run->owner.work_dir);

@@ -1,4 +1,5 @@
-/* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-ID/.
+/* The directory of its own in which a run works: $DSTACK_HOME/work/RUN-ID/, or RUN-ID.N/ for
+ * attempt N.
  *
  * shape:  code/ (the snapshot, the commands' working directory is in it), job (this run's id: the
  *         proof that the directory is this run's; renamed to kept by work_dir_keep), script,
@@ -12,7 +13,7 @@
  * can be found and removed although its runner died before it could say so. The caller's. */
 char *work_dir_default(const struct run *run);
 
-/* Makes it and notes it in RUN's owner. */
+/* Makes it and notes it in RUN's owner. An earlier attempt's that is still there is removed. */
 bool work_dir_create(struct run *run, GError **error);
 
 /* Whether owner.work_dir exists and holds RUN's id. */

@@ -115,11 +115,26 @@ static char *request_hash(const struct s3_signing *signing, GPtrArray *headers, 
     return text_sha256_hex(request);
 }
 
+/* The string that is signed, and its signature. */
+static char *sign_request(const struct s3_signing *signing, GPtrArray *headers, GString *names,
+                          const char *time_text, const char *date, const char *scope)
+{
+    g_autofree char *hash = request_hash(signing, headers, names);
+    g_autofree char *text = g_strjoin("\n", ALGORITHM, time_text, scope, hash, NULL);
+
+    return signature(signing, date, text);
+}
+
+static char *scope_of(const struct s3_signing *signing, const char *date)
+{
+    return g_strdup_printf("%s/%s/s3/aws4_request", date, signing->credentials->region);
+}
+
 void s3_sign(const struct s3_signing *signing, GPtrArray *headers)
 {
     const struct credentials *credentials = signing->credentials;
     g_autoptr(GString) names = g_string_new(NULL);
-    g_autofree char *hash = NULL, *scope = NULL, *text = NULL, *signed_text = NULL;
+    g_autofree char *scope = NULL, *signed_text = NULL;
     char time_text[17], date[9];
 
     format_time(signing->now_s, time_text, date);
@@ -129,12 +144,37 @@ void s3_sign(const struct s3_signing *signing, GPtrArray *headers)
         g_ptr_array_add(headers,
                         g_strconcat("x-amz-security-token:", credentials->session_token, NULL));
     g_ptr_array_sort(headers, uri_compare_names);
-    hash = request_hash(signing, headers, names);
-    scope = g_strdup_printf("%s/%s/s3/aws4_request", date, credentials->region);
-    text = g_strjoin("\n", ALGORITHM, time_text, scope, hash, NULL);
-    signed_text = signature(signing, date, text);
+    scope = scope_of(signing, date);
+    signed_text = sign_request(signing, headers, names, time_text, date, scope);
     g_ptr_array_add(headers, g_strdup_printf("authorization:%s Credential=%s/%s, SignedHeaders=%s, "
                                              "Signature=%s",
                                              ALGORITHM, credentials->access_key, scope, names->str,
                                              signed_text));
+}
+
+char *s3_sign_query(const struct s3_signing *signing, const char *host, unsigned valid_s)
+{
+    const struct credentials *credentials = signing->credentials;
+    g_autoptr(GPtrArray) headers = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) query = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GString) names = g_string_new(NULL);
+    g_autofree char *seconds = g_strdup_printf("%u", valid_s);
+    g_autofree char *scope = NULL, *who = NULL, *signed_text = NULL, *joined = NULL;
+    struct s3_signing with_query = *signing;
+    char time_text[17], date[9];
+
+    format_time(signing->now_s, time_text, date);
+    scope = scope_of(signing, date);
+    who = g_strdup_printf("%s/%s", credentials->access_key, scope);
+    g_ptr_array_add(headers, g_strconcat("host:", host, NULL));
+    uri_query_add(query, "X-Amz-Algorithm", ALGORITHM);
+    uri_query_add(query, "X-Amz-Credential", who);
+    uri_query_add(query, "X-Amz-Date", time_text);
+    uri_query_add(query, "X-Amz-Expires", seconds);
+    uri_query_add(query, "X-Amz-SignedHeaders", "host");
+    if (credentials->session_token)
+        uri_query_add(query, "X-Amz-Security-Token", credentials->session_token);
+    with_query.query = joined = uri_query_join(query);
+    signed_text = sign_request(&with_query, headers, names, time_text, date, scope);
+    return g_strconcat(joined, "&X-Amz-Signature=", signed_text, NULL);
 }

@@ -24,6 +24,10 @@ struct s3_signing {
  * x-amz-content-sha256, x-amz-security-token and authorization; sorts. */
 void s3_sign(const struct s3_signing *signing, GPtrArray *headers);
 
+/* The query of a URL that needs no headers: valid for VALID_S from now_s. signing->query is not
+ * looked at. The caller's. */
+char *s3_sign_query(const struct s3_signing *signing, const char *host, unsigned valid_s);
+
 /* 64 hexadecimal digits. */
 char *s3_sha256_hex(const struct iovec *iov, unsigned count);
 char *s3_hex(const uint8_t *bytes, size_t size);

@@ -48,70 +48,147 @@ static bool check_name(const char *name, GError **error)
                      name);
 }
 
-static int run(const struct command *command, int argc, char **argv)
+struct options {
+    char *storage, *endpoint, *region, *profile, *name, *engine;
+    char *cacert;
+    gboolean is_default, virtual_host;
+    struct slurm_settings slurm;
+};
+
+static void options_clear(struct options *options)
 {
-    g_autofree char *storage = NULL, *endpoint = NULL, *region = NULL, *profile = NULL,
-                    *name = NULL, *engine = NULL, *cacert = NULL;
-    gboolean is_default = FALSE, virtual_host = FALSE;
+    g_free(options->storage);
+    g_free(options->endpoint);
+    g_free(options->region);
+    g_free(options->profile);
+    g_free(options->name);
+    g_free(options->engine);
+    g_free(options->cacert);
+    slurm_settings_clear(&options->slurm);
+}
+
+static bool parse(const struct command *command, struct options *to, int argc, char **argv,
+                  int *status)
+{
     const GOptionEntry entries[] = {
-        {"storage", 0, 0, G_OPTION_ARG_FILENAME, &storage, "s3://BUCKET[/PREFIX] or file:///DIR",
+        {"storage", 0, 0, G_OPTION_ARG_FILENAME, &to->storage,
+         "s3://BUCKET[/PREFIX] or file:///DIR", "URL"},
+        {"endpoint", 0, 0, G_OPTION_ARG_STRING, &to->endpoint, "The S3 server, when it is not AWS",
          "URL"},
-        {"endpoint", 0, 0, G_OPTION_ARG_STRING, &endpoint, "The S3 server, when it is not AWS",
-         "URL"},
-        {"region", 0, 0, G_OPTION_ARG_STRING, &region, "The bucket's region", "REGION"},
-        {"profile", 0, 0, G_OPTION_ARG_STRING, &profile, "Profile in ~/.aws/credentials", "NAME"},
-        {"cacert", 0, 0, G_OPTION_ARG_FILENAME, &cacert,
+        {"region", 0, 0, G_OPTION_ARG_STRING, &to->region, "The bucket's region", "REGION"},
+        {"profile", 0, 0, G_OPTION_ARG_STRING, &to->profile, "Profile in ~/.aws/credentials",
+         "NAME"},
+        {"cacert", 0, 0, G_OPTION_ARG_FILENAME, &to->cacert,
          "Certificates to trust instead of the system's (PEM)", "FILE"},
-        {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &virtual_host,
+        {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &to->virtual_host,
          "Address buckets as BUCKET.HOST, not HOST/BUCKET", NULL},
-        {"name", 0, 0, G_OPTION_ARG_STRING, &name, "What to call the remote (default)", "NAME"},
-        {"default", 0, 0, G_OPTION_ARG_NONE, &is_default, "Make it the default remote", NULL},
-        {"engine", 0, 0, G_OPTION_ARG_STRING, &engine, "What runs jobs there (local)", "ENGINE"},
+        {"name", 0, 0, G_OPTION_ARG_STRING, &to->name, "What to call the remote (default)", "NAME"},
+        {"default", 0, 0, G_OPTION_ARG_NONE, &to->is_default, "Make it the default remote", NULL},
+        {"engine", 0, 0, G_OPTION_ARG_STRING, &to->engine,
+         "What runs jobs there: local (the default) or slurm", "ENGINE"},
+        {"slurm-partition", 0, 0, G_OPTION_ARG_STRING, &to->slurm.partition, "Where jobs run", "P"},
+        {"slurm-interruptible-partition", 0, 0, G_OPTION_ARG_STRING,
+         &to->slurm.interruptible_partition, "Where jobs with interruptible: true run", "P"},
+        {"slurm-account", 0, 0, G_OPTION_ARG_STRING, &to->slurm.account, "Whom to charge", "A"},
+        {"slurm-qos", 0, 0, G_OPTION_ARG_STRING, &to->slurm.qos, "Quality of service", "Q"},
+        {"slurm-time", 0, 0, G_OPTION_ARG_STRING, &to->slurm.time, "Time limit of a job", "T"},
+        {"slurm-option", 0, 0, G_OPTION_ARG_STRING_ARRAY, &to->slurm.options,
+         "One more option of sbatch (may be repeated)", "OPT"},
+        {"slurm-submit-host", 0, 0, G_OPTION_ARG_STRING, &to->slurm.submit_host,
+         "Where sbatch is, over ssh, when it is not here", "[USER@]HOST"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
+
+    return cli_parse(command, entries, &argc, &argv, 0, 0, status);
+}
+
+/* With --storage the rest has its defaults. */
+static void ask_storage(struct options *options)
+{
+    if (options->storage || !isatty(STDIN_FILENO))
+        return;
+    ask("Storage (s3://BUCKET/PREFIX or file:///DIR)", &options->storage);
+    if (options->storage && g_str_has_prefix(options->storage, "s3://")) {
+        ask("Endpoint (empty for AWS)", &options->endpoint);
+        ask("Region (empty: from the environment or the profile)", &options->region);
+        ask("Profile in ~/.aws (empty: the environment, or the default one)", &options->profile);
+    }
+}
+
+static bool check_engine(const struct options *options, GError **error)
+{
+    const struct slurm_settings none = {0};
+
+    if (!engine_find(options->engine ? options->engine : "local", error))
+        return false;
+    if (g_strcmp0(options->engine, "slurm") != 0 &&
+        memcmp(&options->slurm, &none, sizeof none) != 0)
+        return error_set(error, EINVAL, "options of Slurm need --engine slurm");
+    return !options->slurm.submit_host ||
+           slurm_submit_host_check(options->slurm.submit_host, error);
+}
+
+/* Takes what it needs out of OPTIONS. */
+static struct remote *make_remote(struct options *options)
+{
+    struct remote *remote = remote_new(options->name ? options->name : "default", options->storage);
+
+    remote->endpoint = g_steal_pointer(&options->endpoint);
+    remote->region = g_steal_pointer(&options->region);
+    remote->profile = g_steal_pointer(&options->profile);
+    remote->cacert = options->cacert ? g_canonicalize_filename(options->cacert, NULL) : NULL;
+    remote->virtual_host = options->virtual_host;
+    remote->is_default = options->is_default;
+    remote->slurm = options->slurm;
+    memset(&options->slurm, 0, sizeof options->slurm);
+    if (options->engine) {
+        g_free(remote->engine);
+        remote->engine = g_steal_pointer(&options->engine);
+    }
+    return remote;
+}
+
+static bool save(struct options *options, GError **error)
+{
     struct settings settings = {0};
     struct remote *remote;
-    GError *error = NULL;
-    int status;
-    bool ok;
+    bool ok = false;
 
-    if (!cli_parse(command, entries, &argc, &argv, 0, 0, &status))
-        return status;
-    if (!storage && isatty(STDIN_FILENO)) { /* with --storage the rest has its defaults */
-        ask("Storage (s3://BUCKET/PREFIX or file:///DIR)", &storage);
-        if (storage && g_str_has_prefix(storage, "s3://")) {
-            ask("Endpoint (empty for AWS)", &endpoint);
-            ask("Region (empty: from the environment or the profile)", &region);
-            ask("Profile in ~/.aws (empty: the environment, or the default one)", &profile);
-        }
-    }
-    if (!storage) {
-        fprintf(stderr, "dstack config: --storage URL is missing; see dstack config --help\n");
-        return 2;
-    }
-    remote = remote_new(name ? name : "default", storage);
-    remote->endpoint = g_steal_pointer(&endpoint);
-    remote->region = g_steal_pointer(&region);
-    remote->profile = g_steal_pointer(&profile);
-    remote->cacert = cacert ? g_canonicalize_filename(cacert, NULL) : NULL;
-    remote->virtual_host = virtual_host;
-    remote->is_default = is_default;
-    if (engine) {
-        g_free(remote->engine);
-        remote->engine = g_strdup(engine);
-    }
-    ok = check_name(remote->name, &error) && engine_find(remote->engine, &error) &&
-         settings_load(&settings, &error) && check_writable(remote, &error);
-    if (ok) {
+    if (!check_engine(options, error))
+        return false;
+    remote = make_remote(options);
+    if (check_name(remote->name, error) && settings_load(&settings, error) &&
+        check_writable(remote, error)) {
         settings_put(&settings, remote);
-        ok = settings_save(&settings, &error);
+        ok = settings_save(&settings, error);
         if (ok)
             fprintf(stderr, "Remote %s: %s (%s)\n", remote->name, remote->storage, settings.path);
     } else {
         remote_free(remote);
     }
     settings_clear(&settings);
-    return ok ? 0 : cli_fail(error);
+    return ok;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    struct options options = {0};
+    GError *error = NULL;
+    int status;
+
+    if (!parse(command, &options, argc, argv, &status)) {
+        options_clear(&options);
+        return status;
+    }
+    ask_storage(&options);
+    if (!options.storage) {
+        fprintf(stderr, "dstack config: --storage URL is missing; see dstack config --help\n");
+        options_clear(&options);
+        return 2;
+    }
+    status = save(&options, &error) ? 0 : cli_fail(error);
+    options_clear(&options);
+    return status;
 }
 
 const struct command cmd_config = {"config", "", "Sets up a remote.", run};

@@ -42,12 +42,12 @@ static bool parse_since(const char *text, int64_t *since_ms, GError **error)
 }
 
 static bool show(struct store *root, const char *repo, const char *name, int64_t since_ms,
-                 bool attach, GError **error)
+                 unsigned rank, bool attach, GError **error)
 {
     struct progress *progress = NULL;
     struct log_reader reader;
     struct run *final = NULL;
-    bool ok = log_reader_init(&reader, root, repo, name, since_ms, error);
+    bool ok = log_reader_init(&reader, root, repo, name, rank, since_ms, error);
 
     if (!ok)
         return false;
@@ -63,11 +63,13 @@ static bool show(struct store *root, const char *repo, const char *name, int64_t
 static int run(const struct command *command, int argc, char **argv)
 {
     gboolean attach = FALSE;
+    int rank = 0;
     g_autofree char *since = NULL;
     const GOptionEntry entries[] = {
         {"attach", 'a', 0, G_OPTION_ARG_NONE, &attach, "Go on until the run is finished", NULL},
         {"since", 's', 0, G_OPTION_ARG_STRING, &since, "Only what is newer: 30m, 2h, 1d, a time",
          "SINCE"},
+        {"rank", 'r', 0, G_OPTION_ARG_INT, &rank, "Of a run on several nodes (0)", "RANK"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     struct cli_roots roots;
@@ -82,7 +84,8 @@ static int run(const struct command *command, int argc, char **argv)
     if (ok) {
         struct store *root = cli_find_run(&roots, argv[1], &error);
 
-        ok = root && show(root, roots.repo.id, argv[1], since_ms, attach, &error);
+        ok = root &&
+             show(root, roots.repo.id, argv[1], since_ms, (unsigned)MAX(rank, 0), attach, &error);
     }
     cli_roots_clear(&roots);
     return ok ? 0 : cli_fail(error);

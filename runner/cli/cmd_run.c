@@ -4,6 +4,7 @@
 #include "runner/cli/cli_transfer.h"
 #include "runner/cli/run_options.h"
 #include "runner/logs.h"
+#include "runner/restart.h"
 #include "runner/secrets.h"
 #include "runner/submit.h"
 #include "storage/remote.h"
@@ -89,20 +90,48 @@ static bool handle_signal(struct store *root, const struct run *run, bool *abort
     return true;
 }
 
-/* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
-static bool follow(struct store *root, const struct run *run, struct run **final, GError **error)
+/* An interrupted run that nobody else starts again is submitted once more; any other is FINAL. */
+static bool go_on(const struct submit_request *request, struct run **final, GError **error)
 {
+    g_autoptr(Run) run = g_steal_pointer(final);
+    g_autofree char *why_not = NULL;
+    g_autoptr(GError) raced = NULL;
+
+    if (run->status != RUN_INTERRUPTED) {
+        *final = g_steal_pointer(&run);
+        return true;
+    }
+    if (run_may_restart(run, &why_not)) {
+        fprintf(stderr, "Interrupted (%s): starting again\n", run->reason ? run->reason : "?");
+        if (submit_again(request, run, &raced) || error_is(raced, ESTALE))
+            return true;
+    } else if (run_store_move(request->root, run, RUN_FAILED, why_not, &raced)) {
+        *final = g_steal_pointer(&run);
+        return true;
+    }
+    g_propagate_error(error, g_steal_pointer(&raced));
+    return false;
+}
+
+/* Shows the log until the run is finished. FINAL stays NULL when it goes on without us. */
+static bool follow(const struct submit_request *request, const struct run *run, struct run **final,
+                   GError **error)
+{
+    struct store *root = request->root;
     struct progress *progress = NULL;
     struct log_reader reader = {0};
     bool aborting = false;
-    bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, error);
+    bool ok = log_reader_init(&reader, root, run->repo, run->name, 0, 0, error);
 
+    reader.until_idle = true;
     reader.watcher = (struct log_watcher){cli_show_progress, &progress};
     while (ok && !*final) {
         g_autoptr(GError) why = NULL;
 
-        if (log_reader_follow(&reader, print_log, &aborting, &stop_following, final, &why))
-            break;
+        if (log_reader_follow(&reader, print_log, &aborting, &stop_following, final, &why)) {
+            ok = go_on(request, final, error);
+            continue;
+        }
         if (!error_is(why, ECANCELED)) {
             g_propagate_error(error, g_steal_pointer(&why));
             ok = false;
@@ -146,6 +175,22 @@ static int exit_status(const struct run *final)
     return final->exit_code > 0 ? final->exit_code : 1;
 }
 
+static void use_local(struct cli_roots *roots, struct submit_request *request)
+{
+    request->root = store_ref(roots->local);
+    request->where.url = local_url();
+}
+
+static void use_remote(const struct remote *remote, struct store *root,
+                       struct submit_request *request)
+{
+    request->root = root;
+    request->where.url = g_strdup(remote->storage);
+    remote_options(remote, &request->where.options);
+    request->engine = remote->engine;
+    request->where.slurm = &remote->slurm;
+}
+
 /* Where the run goes: this machine, or a remote. */
 static bool choose_root(struct cli_roots *roots, const struct run_options *options,
                         struct submit_request *request, const char **notice, GError **error)
@@ -153,6 +198,7 @@ static bool choose_root(struct cli_roots *roots, const struct run_options *optio
     const struct resources *resources = &request->workflow->resources;
     const struct remote *remote;
     bool embedded = false;
+    struct store *root;
 
     if (options->remote && resources->local)
         return error_set(error, EINVAL,
@@ -160,17 +206,14 @@ static bool choose_root(struct cli_roots *roots, const struct run_options *optio
                          "--remote",
                          request->workflow->name);
     if (!options->remote && !resources->remote) {
-        request->root = store_ref(roots->local);
-        request->where.url = local_url();
+        use_local(roots, request);
         return true;
     }
     remote = settings_remote(&roots->settings, options->remote_name, &embedded, error);
-    request->root = remote ? remote_open(remote, error) : NULL;
-    if (!request->root)
+    root = remote ? remote_open(remote, error) : NULL;
+    if (!root)
         return false;
-    request->where.url = g_strdup(remote->storage);
-    remote_options(remote, &request->where.options);
-    request->engine = remote->engine;
+    use_remote(remote, root, request);
     *notice = embedded ? remote->storage : NULL;
     return true;
 }
@@ -221,7 +264,36 @@ static int run_workflow(struct cli_roots *roots, struct run_options *options, GE
         print_row(run, options->tag);
         if (options->detach)
             status = 0;
-        else if (follow(request.root, run, &final, error))
+        else if (follow(&request, run, &final, error))
+            status = final ? show_end(final) : 0;
+    }
+    store_unref(request.root);
+    g_free((char *)request.where.url);
+    return status;
+}
+
+/* Follows a run that is there, and starts it again if it was interrupted and nobody else does. */
+static int resume(struct cli_roots *roots, const char *name, GError **error)
+{
+    struct submit_request request = {.repo = roots->repo.id};
+    struct store *root = cli_find_run(roots, name, error);
+    g_autoptr(Run) run = root ? run_store_load(root, roots->repo.id, name, error) : NULL;
+    g_autoptr(Run) final = NULL;
+    int status = -1;
+
+    if (!run)
+        return -1;
+    if (root == roots->local)
+        use_local(roots, &request);
+    for (guint i = 0; i < roots->remotes->len; i++)
+        if (roots->opened->pdata[i] == root)
+            use_remote(roots->remotes->pdata[i], store_ref(root), &request);
+    if (run_status_is_final(run->status)) {
+        error_set(error, EPERM, "run %s is finished already: %s", name,
+                  run_status_name(run->status));
+    } else {
+        catch_signals();
+        if (follow(&request, run, &final, error))
             status = final ? show_end(final) : 0;
     }
     store_unref(request.root);
@@ -246,7 +318,9 @@ static int run_run(const struct command *command, int argc, char **argv)
         run_options_clear(&options);
         return 2;
     }
-    status = cli_roots_open(&roots, &error) ? run_workflow(&roots, &options, &error) : -1;
+    status = !cli_roots_open(&roots, &error) ? -1
+             : options.resume                ? resume(&roots, options.resume, &error)
+                                             : run_workflow(&roots, &options, &error);
     cli_roots_clear(&roots);
     run_options_clear(&options);
     return status >= 0 ? status : cli_fail(error);

@@ -9,7 +9,8 @@ void run_options_clear(struct run_options *options)
 {
     char *texts[] = {options->remote_name, options->tag,        options->working_dir,
                      options->cpu,         options->memory,     options->gpu,
-                     options->gpu_name,    options->gpu_memory, options->shm_size};
+                     options->gpu_name,    options->gpu_memory, options->shm_size,
+                     options->resume};
     char **lists[] = {options->commands, options->env, options->artifacts, options->deps,
                       options->ports};
 
@@ -62,6 +63,10 @@ static bool take_words(struct run_options *options, GPtrArray *words, GError **e
 {
     g_ptr_array_add(words, NULL);
     options->workflow = words->pdata[0];
+    if (options->resume && options->workflow)
+        return error_set(error, EINVAL, "--resume takes a run, and no workflow");
+    if (options->resume)
+        return true;
     if (!options->workflow)
         return error_set(error, EINVAL, "name a workflow");
     if (*options->workflow == '-')
@@ -104,6 +109,8 @@ bool run_options_parse(struct run_options *o, const struct command *command, int
         {"shm-size", 0, 0, G_OPTION_ARG_STRING, &o->shm_size, "Shared memory it needs", "SIZE"},
         {"port", 'p', 0, G_OPTION_ARG_STRING_ARRAY, &o->ports,
          "A port it listens on, instead of the workflow's", "P[:LOCAL]"},
+        {"resume", 0, 0, G_OPTION_ARG_STRING, &o->resume,
+         "Follow that run instead, and start it again if it was interrupted", "RUN"},
         {"command", 'c', 0, G_OPTION_ARG_FILENAME_ARRAY, &o->commands,
          "A command of `dstack run bash` or `dstack run docker IMAGE`", "COMMAND"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

@@ -9,6 +9,7 @@ struct run_options {
     gboolean detach, interruptible;
     bool remote;
     char *remote_name, *tag, *working_dir;
+    char *resume; /* a run to follow, instead of a workflow */
     char *cpu, *memory, *gpu, *gpu_name, *gpu_memory, *shm_size;
     char **commands, **env, **artifacts, **deps, **ports;
     char *workflow, **args; /* borrowed from words */

@@ -136,6 +136,9 @@ Test(settings, come_back_as_saved)
     remote->endpoint = g_strdup("http://127.0.0.1:1");
     remote->cacert = g_strdup("/etc/it's.pem");
     remote->virtual_host = true;
+    remote->slurm.partition = g_strdup("it's");
+    remote->slurm.submit_host = g_strdup("me@login");
+    remote->slurm.options = g_strsplit("--exclusive|--comment=a b", "|", -1);
     cr_assert(settings_load(&settings, &error));
     settings_put(&settings, remote);
     cr_assert(settings_save(&settings, &error), "%s", error ? error->message : "");
@@ -147,6 +150,10 @@ Test(settings, come_back_as_saved)
     cr_assert_str_eq(remote->endpoint, "http://127.0.0.1:1");
     cr_assert_str_eq(remote->cacert, "/etc/it's.pem");
     cr_assert(remote->virtual_host);
+    cr_assert_str_eq(remote->slurm.partition, "it's");
+    cr_assert_str_eq(remote->slurm.submit_host, "me@login");
+    cr_assert_str_eq(remote->slurm.options[1], "--comment=a b");
+    cr_assert_null(remote->slurm.qos);
     cr_assert_null(settings_remote(&back, "two", &embedded, &error));
     cr_assert_not_null(error);
     settings_clear(&settings);
@@ -185,6 +192,24 @@ Test(settings, a_wrong_key_has_its_place)
     cr_assert_not(settings_load(&settings, &error));
     cr_assert_eq(error->code, EINVAL);
     cr_assert_not_null(strstr(error->message, "config.yaml:3:5: "), "%s", error->message);
+    settings_clear(&settings);
+    home_remove(home);
+}
+
+Test(settings, a_submit_host_is_no_option_of_ssh)
+{
+    g_autofree char *home = home_make();
+    g_autofree char *file = g_build_filename(home, "config.yaml", NULL);
+    g_autoptr(GError) error = NULL;
+    struct settings settings;
+
+    g_file_set_contents(file,
+                        "remotes:\n  - name: a\n    storage: file:///x\n    slurm:\n"
+                        "      submit_host: -oProxyCommand=x\n",
+                        -1, NULL);
+    cr_assert_not(settings_load(&settings, &error));
+    cr_assert_eq(error->code, EINVAL);
+    cr_assert_not_null(strstr(error->message, "config.yaml:5:20: "), "%s", error->message);
     settings_clear(&settings);
     home_remove(home);
 }

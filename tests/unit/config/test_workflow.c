@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 
 static GPtrArray *parse(const char *text, GError **error)
@@ -38,7 +39,10 @@ Test(workflow, takes_every_part)
                                             "      - path: ~/y\n"
                                             "      - path: /z\n"
                                             "    deps:\n"
-                                            "      - tag: best\n",
+                                            "      - tag: best\n"
+                                            "    nodes: 2\n"
+                                            "    retry: {attempts: 3, duration: 2h}\n"
+                                            "    stop_signal: SIGUSR1\n",
                                       &error);
     struct workflow *workflow;
     struct workflow_artifact *artifact;
@@ -57,6 +61,10 @@ Test(workflow, takes_every_part)
     artifact = workflow->artifacts->pdata[2];
     cr_assert_str_eq(artifact->path, "/z");
     cr_assert_str_eq(((struct workflow_dep *)workflow->deps->pdata[0])->tag, "best");
+    cr_assert_eq(workflow->lifetime.nodes, 2);
+    cr_assert_eq(workflow->lifetime.attempts, 3);
+    cr_assert_eq(workflow->lifetime.duration_ms, 7200000);
+    cr_assert_eq(workflow->lifetime.stop_signal, SIGUSR1);
 }
 
 Test(workflow, takes_what_it_wants_of_its_machine)
@@ -250,4 +258,14 @@ Test(workflow, a_directory_that_cannot_be_read_is_an_error)
     g_unlink(workflows);
     g_rmdir(dstack);
     g_rmdir(top);
+}
+
+Test(workflow, refuses_restarts_and_signals_that_cannot_be)
+{
+    refuses(BEGIN "    commands: a\n    nodes: 0\n", "w.yaml:5:12: ", "nodes");
+    refuses(BEGIN "    commands: a\n    retry: 3\n", "w.yaml:5:12: ", "attempts");
+    refuses(BEGIN "    commands: a\n    retry: {attempts: none}\n", "w.yaml:5:23: ", "attempts");
+    refuses(BEGIN "    commands: a\n    retry: {duration: soon}\n", "w.yaml:5:23: ", "duration");
+    refuses(BEGIN "    commands: a\n    retry: {atempts: 3}\n", "w.yaml:5:13: ", "attempts");
+    refuses(BEGIN "    commands: a\n    stop_signal: KILL\n", "w.yaml:5:18: ", "stop_signal");
 }

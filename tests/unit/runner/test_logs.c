@@ -32,7 +32,7 @@ Test(logs, a_second_writer_goes_on_behind)
 
     write_log(root, "one\n");
     write_log(root, "two\n");
-    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, NULL));
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, 0, NULL));
     cr_assert(log_reader_poll(&reader, collect, all, &count, NULL));
     cr_assert_eq(count, 2);
     cr_assert_str_eq(all->str, "one\ntwo\n");
@@ -48,7 +48,7 @@ Test(logs, output_is_visible_while_it_goes_on)
     g_autoptr(GString) all = g_string_new(NULL);
     struct log_reader reader;
 
-    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, NULL));
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, 0, NULL));
     log_writer_add(writer, "x", 1);
     for (int i = 0; i < 200 && all->len == 0; i++) {
         g_usleep(10000);
@@ -71,7 +71,7 @@ Test(logs, much_output_is_neither_lost_nor_one_object)
     for (int i = 0; i < 4; i++)
         log_writer_add(writer, block, strlen(block));
     cr_assert(log_writer_close(writer, 10000, NULL));
-    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, NULL));
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, 0, NULL));
     cr_assert(log_reader_poll(&reader, collect, all, &count, NULL));
     cr_assert_eq(all->len, 4 * strlen(block));
     cr_assert_geq(count, 12);
@@ -88,7 +88,7 @@ Test(logs, since_shows_whole_lines)
     write_log(root, "old\nbegun ");
     g_usleep(5000);
     since_ms = g_get_real_time() / 1000;
-    cr_assert(log_reader_init(&reader, root, "demo", "a-1", since_ms, NULL));
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, since_ms, NULL));
     cr_assert(log_reader_poll(&reader, collect, all, NULL, NULL));
     cr_assert_str_eq(all->str, "");
     write_log(root, "before\nnew\n");
@@ -110,7 +110,7 @@ Test(logs, following_ends_with_the_run)
     cr_assert(run_store_create(root, run, NULL));
     write_log(root, "out\n");
     cr_assert(run_store_move(root, run, RUN_FAILED, "no", NULL));
-    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, NULL));
+    cr_assert(log_reader_init(&reader, root, "demo", "a-1", 0, 0, NULL));
     cr_assert(log_reader_follow(&reader, collect, all, NULL, &final, &error), "%s",
               error ? error->message : "");
     cr_assert_str_eq(all->str, "out\n");

@@ -169,18 +169,18 @@ Test(run_store, a_runner_elsewhere_is_lost_when_its_heart_stops)
 {
     g_autoptr(Store) root = memory_store_new();
     g_autoptr(Run) run = make(root, "a-1");
-    bool lost;
+    struct run_fate fate;
 
     own(run, 1, 1);
     g_free(run->owner.machine);
     run->owner.machine = g_strdup("elsewhere");
     run->status = RUN_RUNNING;
     run->started_ms = run_now_ms() - 2 * BEAT_LOST_MS;
-    cr_assert(run_is_lost(root, run, &lost, NULL));
-    cr_assert(lost);
+    cr_assert(run_find_fate(root, run, &fate, NULL));
+    cr_assert(fate.is_lost);
     cr_assert(store_write(root, "runs/demo/a-1.beat", "", 0, NULL, NULL, NULL));
-    cr_assert(run_is_lost(root, run, &lost, NULL));
-    cr_assert_not(lost);
+    cr_assert(run_find_fate(root, run, &fate, NULL));
+    cr_assert_not(fate.is_lost);
 }
 
 Test(run_store, a_stop_may_become_an_abort_only)

@@ -1,5 +1,5 @@
 /* The examples of "Authenticating Requests: Using the Authorization Header (AWS Signature Version
- * 4)", whose signatures Amazon publishes. */
+ * 4)" and "… Using Query Parameters", whose signatures Amazon publishes. */
 #include "storage/s3_sign.h"
 
 #include <criterion/criterion.h>
@@ -99,4 +99,20 @@ Test(s3_sign, session_token_is_signed)
     cr_assert(strstr(authorization(lines),
                      "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,"));
     cr_assert_str_eq((char *)lines->pdata[3], "x-amz-security-token:TOKEN");
+}
+
+Test(s3_sign, a_link_that_needs_no_headers)
+{
+    struct s3_signing signing = {.credentials = &example,
+                                 .method = "GET",
+                                 .path = "/test.txt",
+                                 .payload = S3_UNSIGNED_PAYLOAD,
+                                 .now_s = NOW_S};
+    g_autofree char *query = s3_sign_query(&signing, "examplebucket.s3.amazonaws.com", 86400);
+
+    cr_assert_str_eq(query,
+                     "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F"
+                     "20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&"
+                     "X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature="
+                     "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404");
 }

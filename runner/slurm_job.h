@@ -1,0 +1,22 @@
+/* What Slurm says of a job, and what that means for its run.
+ *
+ * source: scontrol(1), "show job", with -o; the states of squeue(1), "JOB STATE CODES".
+ * safety: the text is foreign; whatever it is, the result is usable.
+ */
+#pragma once
+
+#include "runner/engine.h"
+
+struct slurm_job {
+    char *name, *state, *reason, *time_limit;
+    char *complaint; /* what the job's script said of its node; NULL: nothing */
+    bool is_preempted;
+    bool is_requeued; /* Slurm will start it, or has started it, once more */
+    int64_t end_s;    /* since 1970: when it will be ended; 0: not known */
+};
+
+void slurm_job_parse(const char *text, struct slurm_job *job);
+void slurm_job_clear(struct slurm_job *job);
+
+/* ANSWER's reason is the caller's. */
+void slurm_job_judge(const struct slurm_job *job, struct engine_answer *answer);

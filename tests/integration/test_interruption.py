@@ -1,0 +1,126 @@
+"""Interruption where nobody requeues: a cloud takes the machine away, and `dstack run` starts again."""
+import http.server
+import json
+import threading
+
+import pytest
+
+from cli_world import FINAL, LIMIT_S, needs_root, rgw, world  # noqa: F401
+from conftest import wait_for
+
+COUNT = """workflows:
+  - name: count
+    provider: bash
+    commands: |
+      trap 'echo told; exit 0' USR1
+      n=$(ls live | wc -l)
+      m=$(ls saved | wc -l)
+      echo "up from $n and $m, attempt $DSTACK_RUN_ATTEMPT resumed ${DSTACK_RESUMED:-0}"
+      while [ $n -lt 8 ]; do
+          echo $n > live/$n; echo $n > saved/$n
+          n=$((n + 1)); sleep 0.2
+          if [ $n = 4 -a -z "$DSTACK_RESUMED" ]; then echo half-way; sleep 60 & wait $!; fi
+      done
+      echo counted $n
+    artifacts:
+      - path: live
+        mount: true
+      - path: saved
+    stop_signal: USR1
+    retry: {retry}
+"""
+
+
+class Google(http.server.ThreadingHTTPServer):
+    """A metadata server as Google's, which answers when something changes."""
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.changed = threading.Event()
+        self.taken = False
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def preempt(self):
+        """Once: the machine of the next attempt is another one."""
+        self.changed.set()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        assert self.headers["Metadata-Flavor"] == "Google"
+        text, etag = "FALSE", "1"
+        if "last_etag=1" in self.path:
+            if self.server.changed.wait(30) and not self.server.taken:
+                self.server.taken = True
+                text, etag = "TRUE", "2"
+        self.send_response(200)
+        self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def google():
+    server = Google()
+    yield server
+    server.changed.set()
+    server.shutdown()
+    server.server_close()
+
+
+def begin(world, google, retry):
+    world.environment.update(DSTACK_CLOUD="gcp", DSTACK_METADATA_URL=google.url())
+    world.write(COUNT.replace("{retry}", retry))
+
+
+@needs_root
+def test_a_cloud_takes_the_machine_away(rgw, google):
+    begin(rgw, google, "{attempts: 3}")
+    process = rgw.start("run", "count", "--remote")
+    wait_for(lambda: rgw.runs() and "half-way" in rgw.ok("logs", rgw.last()["run"]), LIMIT_S,
+             "it is half-way")
+    google.preempt()
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, (out, err)
+    assert "up from 0 and 0, attempt 1 resumed 0" in out, out
+    assert "up from 4 and 4, attempt 2 resumed 1" in out, out
+    assert "told\n" in out, "the stop signal was not the one that was asked for"
+    assert "dstack: gcp takes the machine away: " in out
+    for step in ("the commands have ended", "mounts are saved", "artifacts are saved"):
+        assert f"dstack: {step}, after " in out, out
+    assert "dstack: --- attempt 2, on " in out
+    assert "counted 8" in out
+    assert rgw.last()["status"] == "done"
+    assert rgw.files(rgw.last()["run"]) == sorted(
+        f"{path}/{n}" for path in ("live", "saved") for n in range(8))
+    rgw.assert_nothing_left()
+
+
+@needs_root
+def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
+    """Without retry there is no second attempt; with it, a run that nobody follows waits for one."""
+    begin(rgw, google, "{attempts: 1}")
+    name = rgw.begin("count", "--remote")
+    google.preempt()
+    rgw.wait_status(name, *FINAL)
+    run = json.loads(rgw.ok("ps", name, "-v", "--json"))[0]
+    assert run["status"] == "failed" and "gcp takes the machine away" in run["reason"], run
+    google.changed.clear()
+    google.taken = False
+    begin(rgw, google, "{duration: 1h}")
+    name = rgw.begin("count", "--remote")
+    wait_for(lambda: "half-way" in rgw.ok("logs", name), LIMIT_S, "it is half-way")
+    google.preempt()
+    rgw.wait_status(name, "interrupted")
+    wait_for(lambda: rgw.run("run", "--resume", name).returncode == 0, LIMIT_S, "it is resumed")
+    assert "attempt 2 resumed 1" in rgw.ok("logs", name)
+    assert "finished already: done" in rgw.refuses("run", "--resume", name)
+    rgw.assert_nothing_left()

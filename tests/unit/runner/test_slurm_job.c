@@ -1,0 +1,78 @@
+/* What Slurm says of a job, and what it means. */
+#include "runner/slurm_job.h"
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define BEGIN "JobId=7 JobName=dstack-a-1-12345678 UserId=root(0) "
+#define END   " Partition=spot StdOut=/dev/null Power= \n"
+
+static struct engine_answer judge(const char *fields)
+{
+    g_autofree char *text = g_strconcat(BEGIN, fields, END, NULL);
+    struct engine_answer answer = {.state = ENGINE_UNKNOWN};
+    struct slurm_job job;
+
+    slurm_job_parse(text, &job);
+    cr_assert_str_eq(job.name, "dstack-a-1-12345678");
+    slurm_job_judge(&job, &answer);
+    slurm_job_clear(&job);
+    return answer;
+}
+
+static void expect(const char *fields, enum engine_state state, enum run_status ended,
+                   const char *reason)
+{
+    struct engine_answer answer = judge(fields);
+
+    cr_assert_eq(answer.state, state, "%s: %d", fields, (int)answer.state);
+    if (state == ENGINE_GONE)
+        cr_assert_eq(answer.ended, ended, "%s: %d", fields, (int)answer.ended);
+    cr_assert(reason ? answer.reason && strstr(answer.reason, reason) : !answer.reason, "%s: %s",
+              fields, answer.reason);
+    g_free(answer.reason);
+}
+
+Test(slurm_job, states)
+{
+    expect("JobState=PENDING Reason=Resources Restarts=0", ENGINE_QUEUED, 0, "Resources");
+    expect("JobState=PENDING Reason=None Restarts=0", ENGINE_QUEUED, 0, "turn");
+    expect("JobState=RUNNING Reason=None", ENGINE_ALIVE, 0, NULL);
+    expect("JobState=COMPLETING Reason=None", ENGINE_ALIVE, 0, NULL);
+    expect("JobState=COMPLETED Reason=None", ENGINE_GONE, RUN_INTERRUPTED, "runner lost");
+    expect("JobState=FAILED Reason=NonZeroExitCode", ENGINE_GONE, RUN_INTERRUPTED, "runner lost");
+    expect("JobState=CANCELLED Reason=None", ENGINE_GONE, RUN_STOPPED, "cancelled");
+    expect("JobState=TIMEOUT Reason=TimeLimit", ENGINE_GONE, RUN_FAILED, "time limit");
+    expect("JobState=OUT_OF_MEMORY Reason=None", ENGINE_GONE, RUN_FAILED, "out of memory");
+    expect("JobState=NODE_FAIL Reason=NodeDown", ENGINE_GONE, RUN_INTERRUPTED, "node failed");
+    expect("JobState=NO_SUCH_STATE", ENGINE_GONE, RUN_INTERRUPTED, "runner lost");
+    expect("", ENGINE_GONE, RUN_INTERRUPTED, "runner lost");
+}
+
+Test(slurm_job, what_the_script_said_of_its_node)
+{
+    expect("JobState=FAILED Reason=NonZeroExitCode Comment=dstack: n1 lacks the libraries liba.so",
+           ENGINE_GONE, RUN_FAILED, "n1 lacks the libraries liba.so");
+    expect("JobState=FAILED Comment=somebody's JobState=RUNNING", ENGINE_GONE, RUN_INTERRUPTED,
+           "runner lost");
+}
+
+Test(slurm_job, preempted_until_when)
+{
+    struct slurm_job job;
+
+    g_setenv("TZ", "UTC", TRUE);
+    g_setenv("SLURM_RESTART_COUNT", "1", TRUE);
+    slurm_job_parse(BEGIN "JobState=RUNNING Restarts=1 EndTime=2026-11-25T18:36:17 "
+                          "PreemptTime=2026-11-25T18:36:12" END,
+                    &job);
+    cr_assert(job.is_preempted);
+    cr_assert_not(job.is_requeued);
+    cr_assert_eq(job.end_s, 1795631777);
+    slurm_job_clear(&job);
+    slurm_job_parse(BEGIN "JobState=COMPLETING Restarts=2 EndTime=Unknown PreemptTime=None" END,
+                    &job);
+    cr_assert_not(job.is_preempted);
+    cr_assert(job.is_requeued);
+    cr_assert_eq(job.end_s, 0);
+    slurm_job_clear(&job);
+}
