@@ -54,6 +54,27 @@ bool lease_put(struct lease *lease, const char *body, const char *condition, uns
     return true;
 }
 
+/* What is there may be a beat of ours whose answer was lost; then *ETAG is its. *ERROR is ESTALE
+ * only if it is somebody else's. */
+static bool find_own(struct lease *lease, char **etag, GError **error)
+{
+    g_autoptr(LeaseRecord) found = NULL;
+    g_autofree char *text = NULL;
+    size_t size;
+
+    if (!store_read(lease->store, lease->key, LEASE_RECORD_MAX, &text, &size, etag, error))
+        return false;
+    found = lease_record_parse(text, size, NULL);
+    return (found && strcmp(found->owner, lease->record->owner) == 0) ||
+           error_set(error, ESTALE, "%s is another mount's now", lease->key);
+}
+
+static bool put_next(struct lease *lease, const char *body, char **etag, GError **error)
+{
+    return lease_put(lease, body, lease->exclusive ? lease->etag : NULL,
+                     lease->ttl_ms / BEATS_PER_TTL, etag, error);
+}
+
 /* Rewrites the object. beat_lock held, across the store's answer: it guards nothing else, and who
  * waits for it waits for that answer. */
 static bool beat_locked(struct lease *lease, GError **error)
@@ -62,11 +83,22 @@ static bool beat_locked(struct lease *lease, GError **error)
     int64_t began = now_ms();
     g_autoptr(GError) why = NULL;
     char *etag = NULL;
+    bool ok;
 
     if (!body)
         return error_set(error, ENOMEM, "no memory for the lease");
-    if (!lease_put(lease, body, lease->exclusive ? lease->etag : NULL,
-                   lease->ttl_ms / BEATS_PER_TTL, &etag, &why)) {
+    ok = put_next(lease, body, &etag, &why);
+    if (!ok && lease->exclusive && error_is(why, ESTALE)) {
+        g_autofree char *theirs = NULL;
+
+        g_clear_error(&why);
+        if (find_own(lease, &theirs, &why)) {
+            g_free(lease->etag);
+            lease->etag = g_steal_pointer(&theirs);
+            ok = put_next(lease, body, &etag, &why);
+        }
+    }
+    if (!ok) {
         if (lease->exclusive && (error_is(why, ESTALE) || error_is(why, ENOENT)))
             note_lost(lease);
         g_propagate_prefixed_error(error, g_steal_pointer(&why), "lease: ");

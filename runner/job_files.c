@@ -2,8 +2,10 @@
 #include "config/error.h"
 #include "runner/code.h"
 #include "runner/job_progress.h"
+#include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include "storage/transfer.h"
+#include <string.h>
 #include <sys/stat.h>
 
 static bool make_directory(const char *path, const char *artifact, GError **error)
@@ -33,15 +35,31 @@ static bool note_one(const struct store_object *object, void *user, GError **err
     return false;
 }
 
+/* Whether the dep's run wrote that artifact through a mount, which leaves nothing of one without
+ * files. */
+static bool was_mounted(struct store *root, const char *repo, const struct run_dep *dep)
+{
+    g_autoptr(Run) run = run_store_load(root, repo, dep->run, NULL);
+
+    for (guint i = 0; run && i < run->artifacts->len; i++) {
+        const struct run_artifact *artifact = run->artifacts->pdata[i];
+
+        if (strcmp(artifact->path, dep->path) == 0)
+            return artifact->mount;
+    }
+    return false;
+}
+
 /* An artifact without files may be a dep; one that is not there (any more) may not. */
-static bool check_there(struct store *root, const char *prefix, const struct run_dep *dep,
-                        GError **error)
+static bool check_there(struct store *root, const char *repo, const char *prefix,
+                        const struct run_dep *dep, GError **error)
 {
     bool found = false;
 
     return store_list(root, prefix, false, note_one, &found, error) &&
-           (found || error_set(error, ENOENT, "dep %s: run %s has no such artifact (any more)",
-                               dep->path, dep->run));
+           (found || was_mounted(root, repo, dep) ||
+            error_set(error, ENOENT, "dep %s: run %s has no such artifact (any more)", dep->path,
+                      dep->run));
 }
 
 /* What an earlier attempt left of an artifact that is not mounted. */
@@ -68,12 +86,12 @@ static bool fetch_dep(struct store *root, const struct run *run, const struct ru
     if (!make_directory(path, dep->path, error))
         return false;
     if (dep->mount)
-        return check_there(root, prefix, dep, error);
+        return check_there(root, repo, prefix, dep, error);
     if (!transfer_download(root, prefix, path, options, &result, error)) {
         g_prefix_error(error, "dep %s of %s: ", dep->path, dep->run);
         return false;
     }
-    return result.files > 0 || check_there(root, prefix, dep, error);
+    return result.files > 0 || check_there(root, repo, prefix, dep, error);
 }
 
 static bool fetch_deps(struct store *root, const struct run *run, const int *stop, GError **error)

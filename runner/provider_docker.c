@@ -46,11 +46,19 @@ static const char HOST[] =
     "fi\n"
     "exec \"$@\"\n";
 
-/* The commands' shell, or the entrypoint: what follows. */
+/* The commands' shell, or the entrypoint: what follows. All processes of the container get the
+ * signal, but never those of a machine whose processes it can see. */
 static const char INSIDE[] =
+    "pass() {\n"
+    "    signal=$1\n"
+    "    if [ -z \"$child\" ]; then return; fi\n"
+    "    if [ $$ = 1 ]; then kill -$1 -1; else kill -$1 $child; fi\n"
+    "}\n"
+    "child= signal=\n"
+    "for name in HUP INT QUIT TERM USR1 USR2; do trap \"pass $name\" $name; done\n"
     "\"$@\" &\n"
     "child=$!\n"
-    "trap 'if [ $$ = 1 ]; then kill -TERM -1; else kill -TERM $child; fi' TERM\n"
+    "if [ -n \"$signal\" ]; then pass $signal; fi\n"
     "wait $child\n"
     "status=$?\n"
     "while kill -0 $child 2>/dev/null; do\n"

@@ -147,11 +147,11 @@ static char **prepare(const struct ide *ide, struct launch *launch, GError **err
 #define DEFINE_IDE(lower, UPPER)                                                                   \
     static bool lower##_check(const struct run *run, GError **error)                               \
     {                                                                                              \
-        return check(&UPPER, run, error);                                                          \
+        return check(&(UPPER), run, error);                                                        \
     }                                                                                              \
     static char **lower##_prepare(struct launch *launch, GError **error)                           \
     {                                                                                              \
-        return prepare(&UPPER, launch, error);                                                     \
+        return prepare(&(UPPER), launch, error);                                                   \
     }                                                                                              \
     const struct provider provider_##lower = {.name = #lower,                                      \
                                               .needs_port = true,                                  \

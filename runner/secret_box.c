@@ -106,6 +106,11 @@ bool secret_key_load(uint8_t key[SECRET_KEY_BYTES], bool make, GError **error)
     return read_key(path, key, error);
 }
 
+void secret_key_forget(uint8_t key[SECRET_KEY_BYTES])
+{
+    OPENSSL_cleanse(key, SECRET_KEY_BYTES);
+}
+
 /* --- the box --- */
 
 /* Repo and name, each with the zero byte behind it: no two pairs look alike. */

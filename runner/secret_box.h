@@ -20,6 +20,7 @@ enum { SECRET_KEY_BYTES = 32 };
 
 /* MAKE: a new key is made and saved when there is none. */
 bool secret_key_load(uint8_t key[SECRET_KEY_BYTES], bool make, GError **error);
+void secret_key_forget(uint8_t key[SECRET_KEY_BYTES]);
 
 /* Of VALUE; *SIZE bytes, the caller's. */
 uint8_t *secret_seal(const uint8_t key[SECRET_KEY_BYTES], const char *repo, const char *name,

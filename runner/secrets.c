@@ -130,16 +130,16 @@ bool secrets_put(struct store *root, const char *repo, const char *name, const c
     g_autofree uint8_t *box = NULL;
     g_autoptr(GPtrArray) names = NULL;
     uint8_t key[SECRET_KEY_BYTES];
-    size_t size;
+    size_t size = 0;
 
     if (!secret_name_check(name, error) || !secret_value_check(value, strlen(value), error))
         return false;
     names = secrets_list(root, repo, error);
     /* a new key could not open what is there */
-    if (!names || !secret_key_load(key, names->len == 0, error) ||
-        !check_key(root, key, repo, name, error))
-        return false;
-    box = secret_seal(key, repo, name, value, &size, error);
+    if (names && secret_key_load(key, names->len == 0, error) &&
+        check_key(root, key, repo, name, error))
+        box = secret_seal(key, repo, name, value, &size, error);
+    secret_key_forget(key);
     return box && store_write(root, object, box, size, NULL, NULL, error);
 }
 
@@ -150,24 +150,56 @@ bool secrets_delete(struct store *root, const char *repo, const char *name, GErr
     return store_delete(root, key, error);
 }
 
+static bool copy(struct store *from, struct store *to, const char *key, GError **error)
+{
+    g_autofree char *data = NULL;
+    g_autoptr(GError) raced = NULL;
+    size_t size;
+
+    if (!store_read(from, key, OBJECT_MAX, &data, &size, NULL, error))
+        return false;
+    if (store_write(to, key, data, size, store_caps(to)->has_put_if_absent ? "" : NULL, NULL,
+                    &raced) ||
+        error_is(raced, EEXIST)) /* somebody else did */
+        return true;
+    g_propagate_error(error, g_steal_pointer(&raced));
+    return false;
+}
+
+bool secrets_copy_missing(struct store *from, struct store *to, const char *repo, GError **error)
+{
+    g_autoptr(GPtrArray) names = secrets_list(from, repo, error);
+    g_autoptr(GPtrArray) there = names && names->len ? secrets_list(to, repo, error) : NULL;
+
+    if (!names || (names->len && !there))
+        return false;
+    for (guint i = 0; i < names->len; i++) {
+        g_autofree char *key = key_of(repo, names->pdata[i]);
+
+        if (!g_ptr_array_find_with_equal_func(there, names->pdata[i], g_str_equal, NULL) &&
+            !copy(from, to, key, error))
+            return false;
+    }
+    return true;
+}
+
 GPtrArray *secrets_load(struct store *root, const char *repo, GError **error)
 {
     g_autoptr(GPtrArray) secrets = g_ptr_array_new_with_free_func(secret_clear);
     g_autoptr(GPtrArray) names = secrets_list(root, repo, error);
     uint8_t key[SECRET_KEY_BYTES];
+    bool fine = names && (names->len == 0 || secret_key_load(key, false, error));
 
-    if (!names || (names->len > 0 && !secret_key_load(key, false, error)))
-        return NULL;
-    for (guint i = 0; i < names->len; i++) {
+    for (guint i = 0; fine && i < names->len; i++) {
         struct secret *secret = g_new0(struct secret, 1);
 
         g_ptr_array_add(secrets, secret);
         secret->name = g_strdup(names->pdata[i]);
         secret->value = read_value(root, key, repo, secret->name, error);
-        if (!secret->value)
-            return NULL;
+        fine = secret->value != NULL;
     }
-    return g_steal_pointer(&secrets);
+    secret_key_forget(key);
+    return fine ? g_steal_pointer(&secrets) : NULL;
 }
 
 const char *secrets_value(const GPtrArray *secrets, const char *name)

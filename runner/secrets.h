@@ -27,6 +27,11 @@ bool secrets_put(struct store *root, const char *repo, const char *name, const c
                  GError **error);
 bool secrets_delete(struct store *root, const char *repo, const char *name, GError **error);
 
+/* Those of FROM that TO has not, as they are: for a remote that was configured after they were
+ * added.
+ */
+bool secrets_copy_missing(struct store *from, struct store *to, const char *repo, GError **error);
+
 /* All of them: struct secret*, freed with the array. No key is needed when there are none. */
 GPtrArray *secrets_load(struct store *root, const char *repo, GError **error);
 

@@ -406,5 +406,5 @@ void http_request_clear(struct http_request *request)
 
 time_t http_date(const char *text)
 {
-    return curl_getdate(text, NULL);
+    return MAX(curl_getdate(text, NULL), -1);
 }

@@ -80,7 +80,7 @@ void http_engine_wake(struct http_engine *engine);
 /* The value of a header of the answer, or NULL. NAME in lower case. */
 const char *http_header(const struct http_request *request, const char *name);
 
-/* Seconds since 1970 of a date as HTTP writes it (RFC 9110, 5.6.7); -1: not a date. */
+/* Seconds since 1970 of a date as HTTP writes it (RFC 9110, 5.6.7); -1: not a date, or before. */
 time_t http_date(const char *text);
 
 /* Frees what the request owns, not the request; it can be used anew afterwards. */

@@ -118,6 +118,10 @@ static void after_main(struct s3_op *op)
 
         error = g_steal_pointer(&op->http.error);
         g_prefix_error(&error, "%s %s: ", s3_verb_name(op->call->verb), name);
+    } else if (s3_answer_is_stuck(op)) {
+        op->has_checked_upload = true;
+        enter_stage(op, S3_CHECK_UPLOAD);
+        return;
     } else if (!s3_answer_take(op, &code, &error) && op->is_checksum_refused) {
         g_error_free(error);
         op->is_checksum_refused = false;
@@ -135,6 +139,19 @@ static void after_main(struct s3_op *op)
         enter_stage(op, S3_FIND_ETAG);
     else
         complete(op, error);
+}
+
+/* The upload is gone: aborted, or committed by a try that failed only in its answer. */
+static void after_upload(struct s3_op *op)
+{
+    g_autofree char *name = s3_object_name(op);
+
+    if (op->http.error || op->http.status != 404) {
+        enter_stage(op, S3_MAIN);
+        return;
+    }
+    error_set(&op->first_error, ENOENT, "commit %s: the store has its upload no more", name);
+    enter_stage(op, S3_CHECK_LANDED);
 }
 
 static void after_landed(struct s3_op *op)
@@ -201,8 +218,8 @@ static void on_done(struct http_request *http)
 {
     static void (*const after[])(struct s3_op * op) = {
         [S3_CHECK_SOURCE] = after_source, [S3_MAIN] = after_main,
-        [S3_CHECK_LANDED] = after_landed, [S3_FIND_ETAG] = after_find,
-        [S3_DELETE_ODD] = after_odd,
+        [S3_CHECK_UPLOAD] = after_upload, [S3_CHECK_LANDED] = after_landed,
+        [S3_FIND_ETAG] = after_find,      [S3_DELETE_ODD] = after_odd,
     };
     struct s3_op *op = (struct s3_op *)http;
 
@@ -273,6 +290,8 @@ static void s3_free(struct store *store)
     http_engine_free(s3->engine);
     s3_uploads_free(s3->uploads);
     credentials_clear(&s3->credentials);
+    pthread_mutex_destroy(&s3->credentials_lock);
+    g_free(s3->profile);
     uri_endpoint_clear(&s3->endpoint);
     g_free(s3->bucket);
     g_free(s3);
@@ -316,6 +335,8 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
     g_autofree char *url = g_strconcat("s3://", bucket, NULL);
 
     s3->bucket = bucket;
+    s3->profile = g_strdup(options->profile);
+    pthread_mutex_init(&s3->credentials_lock, NULL);
     s3->deadline_ms = options->deadline_ms;
     s3->stall_ms = options->stall_ms;
     s3->store.caps = s3_caps;

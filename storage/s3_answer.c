@@ -17,6 +17,7 @@
 #define CLOCK_SLACK_S   300 /* stores refuse 900 */
 #define YEAR_10000_S    INT64_C(253402300800)
 #define BROKEN_TRIES    5
+#define STUCK_TRIES     5
 
 static bool is_success(const struct http_request *http)
 {
@@ -193,6 +194,12 @@ static bool is_broken(const struct s3_op *op)
     }
 }
 
+bool s3_answer_is_stuck(const struct s3_op *op)
+{
+    return op->call->verb == STORE_COMMIT && op->stage == S3_MAIN && !op->has_checked_upload &&
+           !op->http.error && op->http.status == 500 && op->http.tries >= STUCK_TRIES;
+}
+
 enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict verdict, char **why)
 {
     struct s3_op *op = (struct s3_op *)http;
@@ -204,10 +211,11 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
     if (verdict == HTTP_ACCEPT && http->body->len)
         s3_xml_error(http->body->str, http->body->len, &found);
     if (http_retry_s3_code(found.code) || set_clock(op, found.code) ||
+        s3_credentials_renewed(op, found.code) ||
         (is_success(http) && op->stage == S3_MAIN && is_broken(op)))
         verdict = HTTP_RETRY;
     s3_error_clear(&found);
-    return verdict;
+    return s3_answer_is_stuck(op) ? HTTP_ACCEPT : verdict;
 }
 
 /* --- answers --- */

@@ -16,9 +16,12 @@
 
 #include "storage/credentials.h"
 #include "storage/http.h"
+#include "storage/s3_sign.h"
 #include "storage/s3_uploads.h"
 #include "storage/store_driver.h"
 #include "storage/uri.h"
+
+#include <pthread.h>
 
 /* Metadata of our own: which conditional write, or which upload, made the object. Only CHECK_LANDED
  * looks at it; callers neither see it nor set it. */
@@ -27,7 +30,11 @@
 struct s3_store {
     struct store store;
     struct http_engine *engine;
+    char *profile;                    /* as asked for; NULL */
+    pthread_mutex_t credentials_lock; /* guards the next three */
     struct credentials credentials;
+    unsigned credentials_number; /* goes up when they are renewed */
+    int64_t credentials_read_us;
     struct uri_endpoint endpoint; /* the host is what requests go to */
     struct s3_uploads *uploads;
     char *bucket;
@@ -36,7 +43,14 @@ struct s3_store {
     int64_t clock_offset_s; /* atomic: what the server's clock is ahead of ours, as far as known */
 };
 
-enum s3_stage { S3_CHECK_SOURCE, S3_MAIN, S3_CHECK_LANDED, S3_FIND_ETAG, S3_DELETE_ODD };
+enum s3_stage {
+    S3_CHECK_SOURCE,
+    S3_MAIN,
+    S3_CHECK_UPLOAD,
+    S3_CHECK_LANDED,
+    S3_FIND_ETAG,
+    S3_DELETE_ODD
+};
 
 struct s3_op {
     struct http_request http;
@@ -52,10 +66,12 @@ struct s3_op {
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;
-    GPtrArray *odd_keys; /* char *; of DELETE_ODD, the last one is next */
-    GError *first_error; /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
-    bool has_set_clock;  /* the clock's offset was taken over; once a call */
-    int64_t deadline_us; /* of the call, all stages */
+    GPtrArray *odd_keys;     /* char *; of DELETE_ODD, the last one is next */
+    GError *first_error;     /* what CHECK_LANDED is to clear up; the first one of DELETE_ODD */
+    unsigned signed_with;    /* the number of the credentials of the last try */
+    bool has_set_clock;      /* the clock's offset was taken over; once a call */
+    bool has_checked_upload; /* CHECK_UPLOAD: once a call */
+    int64_t deadline_us;     /* of the call, all stages */
 };
 
 /* Refuses calls that no request can be made of. */
@@ -71,6 +87,12 @@ bool s3_wants_key(enum store_verb verb);
 void s3_request_make(struct s3_op *op);
 void s3_request_clear(struct s3_op *op);
 
+/* s3_sign with the store's keys. */
+void s3_credentials_sign(struct s3_op *op, struct s3_signing *signing, GPtrArray *headers);
+/* Whether the store refused the keys of the last try (CODE may be NULL), and there are others now.
+ */
+bool s3_credentials_renewed(struct s3_op *op, const char *code);
+
 /* Seconds since 1970, by the server's clock. */
 int64_t s3_now_s(const struct s3_store *s3);
 
@@ -79,6 +101,10 @@ enum http_verdict s3_answer_judge(struct http_request *http, enum http_verdict v
 
 /* Puts the answer of stage MAIN into OP->call. *CODE (may stay NULL) is S3's code of a failure. */
 bool s3_answer_take(struct s3_op *op, char **code, GError **error);
+
+/* Whether a commit fails again and again in a way that some stores fail for ever when the upload is
+ * gone: that is to be looked at. */
+bool s3_answer_is_stuck(const struct s3_op *op);
 
 /* What the HEAD answer of CHECK_LANDED says. Ours: the call's answer is taken from it. */
 enum s3_landed { S3_OURS, S3_NOT_OURS, S3_UNKNOWN };

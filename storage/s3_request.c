@@ -295,6 +295,14 @@ static void make_uploads(struct s3_op *op, GPtrArray *query)
     uri_query_add(query, "upload-id-marker", upload_id);
 }
 
+/* A list of its parts: is it there? */
+static void make_check_upload(struct s3_op *op, GPtrArray *query)
+{
+    op->http.method = "GET";
+    add_number(query, "max-parts", 1);
+    uri_query_add(query, "uploadId", op->call->upload_id);
+}
+
 static const struct {
     void (*make)(struct s3_op *op, GPtrArray *query);
     bool is_servers; /* the server works without a byte on the wire */
@@ -370,8 +378,7 @@ int64_t s3_now_s(const struct s3_store *s3)
 static void sign_try(struct http_request *http, GPtrArray *headers)
 {
     struct s3_op *op = (struct s3_op *)http;
-    struct s3_signing signing = {.credentials = &op->s3->credentials,
-                                 .method = http->method,
+    struct s3_signing signing = {.method = http->method,
                                  .path = op->path,
                                  .query = op->query,
                                  .payload = op->payload,
@@ -380,7 +387,7 @@ static void sign_try(struct http_request *http, GPtrArray *headers)
     g_ptr_array_add(headers, g_strconcat("host:", op->s3->endpoint.host, NULL));
     for (guint i = 0; i < op->headers->len; i++)
         g_ptr_array_add(headers, g_strdup(op->headers->pdata[i]));
-    s3_sign(&signing, headers);
+    s3_credentials_sign(op, &signing, headers);
 }
 
 void s3_request_make(struct s3_op *op)
@@ -391,6 +398,8 @@ void s3_request_make(struct s3_op *op)
     op->headers = g_ptr_array_new_with_free_func(g_free);
     if (op->stage == S3_MAIN)
         verbs[op->call->verb].make(op, query);
+    else if (op->stage == S3_CHECK_UPLOAD)
+        make_check_upload(op, query);
     else
         op->http.method = op->stage == S3_DELETE_ODD ? "DELETE" : "HEAD";
     if (!op->payload)

@@ -3,8 +3,11 @@
 
 #include <string.h>
 
+/* XML 1.0, 2.2: no control characters, no U+FFFE and U+FFFF. */
 bool s3_xml_can_hold(const char *key)
 {
+    if (strstr(key, "\xef\xbf\xbe") || strstr(key, "\xef\xbf\xbf"))
+        return false;
     for (; *key; key++)
         if ((unsigned char)*key < ' ' && !strchr("\t\n\r", *key))
             return false;

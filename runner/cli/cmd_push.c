@@ -126,6 +126,16 @@ static bool check(struct copying *copying, GError **error)
                      store_url(copying->to), copying->run);
 }
 
+/* A tag is not moved by a copy: said before anything is copied. */
+static bool check_tag(const struct copying *copying, GError **error)
+{
+    g_autoptr(Tag) theirs =
+        copying->tag ? tag_load(copying->to, copying->repo, copying->tag->name, NULL) : NULL;
+
+    return !theirs || strcmp(theirs->run, copying->run) == 0 ||
+           tag_check_free(copying->to, copying->repo, copying->tag->name, error);
+}
+
 static bool copy_between(struct cli_roots *roots, const char *name, bool push,
                          struct transfer_result *result, GError **error)
 {
@@ -139,7 +149,7 @@ static bool copy_between(struct cli_roots *roots, const char *name, bool push,
     copying.from = push ? roots->local : remote;
     copying.to = push ? remote : roots->local;
     ok = cli_resolve_in(copying.from, copying.repo, name, &copying.run, &copying.tag, error) &&
-         check(&copying, error);
+         check(&copying, error) && check_tag(&copying, error);
     if (ok && embedded)
         fprintf(stderr, "No remote is configured: using the one under %s (see dstack config)\n",
                 where->storage);

@@ -5,6 +5,7 @@
 #include "runner/cli/run_options.h"
 #include "runner/logs.h"
 #include "runner/restart.h"
+#include "runner/secrets.h"
 #include "runner/submit.h"
 #include "storage/remote.h"
 
@@ -255,7 +256,9 @@ static int run_workflow(struct cli_roots *roots, struct run_options *options, GE
 
     request.workflow = run_options_workflow(options, &roots->repo, &list, error);
     request.args = options->args;
-    if (request.workflow && choose_root(roots, options, &request, &notice, error))
+    if (request.workflow && choose_root(roots, options, &request, &notice, error) &&
+        (request.root == roots->local ||
+         secrets_copy_missing(roots->local, request.root, request.repo, error)))
         run = submit(&request, notice, error);
     if (run) {
         print_row(run, options->tag);

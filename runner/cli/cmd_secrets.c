@@ -6,6 +6,7 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
+#include "runner/cli/arguments.h"
 #include "runner/secret_box.h"
 #include "runner/secrets.h"
 #include "storage/remote.h"
@@ -198,9 +199,9 @@ static bool act(struct cli_roots *roots, int argc, char **argv, bool yes, GError
     if (argc == 1)
         return list(roots, error);
     if (strcmp(argv[1], "add") == 0)
-        return add(roots, argv[2], argv[3], yes, error);
+        return add(roots, argv[2], argc > 3 ? argv[3] : NULL, yes, error);
     if (strcmp(argv[1], "update") == 0)
-        return update(roots, argv[2], argv[3], error);
+        return update(roots, argv[2], argc > 3 ? argv[3] : NULL, error);
     return remove_secret(roots, argv[2], yes, error);
 }
 
@@ -222,13 +223,22 @@ static int run(const struct command *command, int argc, char **argv)
         {"yes", 'y', 0, G_OPTION_ARG_NONE, &yes, "Do not ask", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
+    g_autoptr(GPtrArray) own = g_ptr_array_new(), words = g_ptr_array_new();
     struct cli_roots roots = {0};
     GError *error = NULL;
-    int status;
+    int status, own_argc;
+    char **own_argv;
     bool ok;
 
-    if (!cli_parse(command, entries, &argc, &argv, 0, 3, &status))
+    g_ptr_array_add(own, argv[0]);
+    g_ptr_array_add(words, argv[0]);
+    arguments_split(entries, argc, argv, own, words); /* a value may begin with a dash */
+    own_argc = (int)own->len;
+    own_argv = (char **)own->pdata;
+    if (!cli_parse(command, entries, &own_argc, &own_argv, 0, 0, &status))
         return status;
+    argc = (int)words->len;
+    argv = (char **)words->pdata;
     if (!is_called_right(argc, argv)) {
         fprintf(stderr, "usage: dstack secrets %s\n", command->arguments);
         return 2;

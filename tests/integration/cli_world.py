@@ -231,3 +231,12 @@ def anywhere(request, world):
         yield request.getfixturevalue("rgw"), ["--remote"]
     else:
         yield world, ["--remote"] if request.param == "embedded" else []
+
+
+@pytest.fixture(params=["here", "rgw"])
+def both(request, world):
+    """The same without the embedded remote, which is a second store of this machine."""
+    if request.param == "rgw":
+        yield request.getfixturevalue("rgw"), ["--remote"]
+    else:
+        yield world, []

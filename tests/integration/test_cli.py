@@ -431,6 +431,7 @@ def test_push_does_not_move_a_tag(world):
     world.ok("run", "hello-txt", "-t", "best")
     done = world.run("push", ":best")
     assert done.returncode == 1 and theirs in done.err.splitlines()[-1]
+    assert not list(world.home.glob(f"remote/artifacts/*/{world.last()['run']}"))  # nothing was copied
     assert [json.loads(p.read_text())["run"] for p in world.home.glob("remote/tags/*/best.json")] == [
         theirs]
 

@@ -1,17 +1,17 @@
 """What is kept after a run, and what is not: tags, push and pull, cp, rm."""
 import json
 import os
-import pathlib
 import re
 import subprocess
 import time
 
 import pytest
 
-from cli_world import HELLO, LIMIT_S, Terminal, World, anywhere, needs_root, rgw, world
-from conftest import FileStore, program, wait_for
+from cli_world import LIMIT_S, Terminal, both, needs_root, rgw, world
+from conftest import program, wait_for
 from test_artifacts import tree, yaml
 
+LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 MANY = ("many", ["mkdir out/d; for i in $(seq 20); do echo $i > out/d/$i; done; chmod 700 out/d/7"],
         ["artifacts: [out]"])
 
@@ -25,8 +25,8 @@ def objects(world, prefix, remote=False):
 
 # --- tags ---
 
-def test_a_tag_keeps_artifacts_when_the_run_goes(anywhere, tmp_path):
-    world, options = anywhere
+def test_a_tag_keeps_artifacts_when_the_run_goes(both, tmp_path):
+    world, options = both
     world.ok("run", "hello-txt", *options)
     name = world.last()["run"]
     world.ok("tags", "add", "first", name)
@@ -52,8 +52,8 @@ def test_a_tag_keeps_artifacts_when_the_run_goes(anywhere, tmp_path):
         assert world.remote.keys("artifacts/") == []
 
 
-def test_tags_of_folders(anywhere, tmp_path):
-    world, options = anywhere
+def test_tags_of_folders(both, tmp_path):
+    world, options = both
     (world.repo / "models" / "deep").mkdir(parents=True)
     (world.repo / "models" / "deep" / "w").write_text("w")
     (tmp_path / "more").mkdir()
@@ -108,8 +108,8 @@ def test_what_cannot_be_is_one_line(world, arguments, code, parts):
 
 
 @needs_root
-def test_dstack_mount_takes_runs_and_tags(anywhere, tmp_path):
-    world, options = anywhere
+def test_dstack_mount_takes_runs_and_tags(both, tmp_path):
+    world, options = both
     world.ok("run", "hello-txt", "-t", "best", *options)
     name = world.last()["run"]
     for what in (name, ":best"):
@@ -186,8 +186,8 @@ def test_push_says_when_there_is_nothing_to_do(world):
 
 # --- cp ---
 
-def test_cp_of_files_and_directories(anywhere, tmp_path):
-    world, options = anywhere
+def test_cp_of_files_and_directories(both, tmp_path):
+    world, options = both
     world.write(yaml(("make", ["cd out; mkdir -p d/e; echo 1 > d/a; chmod 751 d/a; echo 2 > d/e/b; "
                                "ln -s a d/link"], ["artifacts: [out]"])))
     world.ok("run", "make", *options)
@@ -237,10 +237,33 @@ def test_cp_never_leaves_its_target(world, tmp_path):
     assert list(outside.iterdir()) == []
 
 
+# --- ls ---
+
+def test_ls_needs_the_same_memory_for_any_number(world):
+    world.ok("run", "bash", "-c", "true", "-a", "out")
+    name = world.last()["run"]
+    top = next(world.home.glob(f"artifacts/*/{name}/out"))
+    peaks = []
+    for i in range(50):
+        (top / str(i)).mkdir()
+    for first, end in ((0, 1000), (1000, 100000 if LONG else 10000)):
+        for i in range(first, end):
+            os.mknod(f"{top}/{i % 50}/{i}")
+        with open(world.home.parent / "listing", "w") as listing:
+            process = subprocess.Popen([program("dstack"), "ls", "-r", name], cwd=world.repo,
+                                       env=world.environment, stdout=listing)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert len(open(listing.name).readlines()) == end + 1
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < peaks[0] + 8 * 1024, peaks  # KiB
+
+
 # --- rm ---
 
-def test_rm_removes_what_nothing_refers_to(anywhere):
-    world, options = anywhere
+def test_rm_removes_what_nothing_refers_to(both):
+    world, options = both
     keys = world.remote.keys if world.remote else lambda: [
         k for kind in ("artifacts", "runs", "logs", "code", "tags") for k in
         objects(world, kind, bool(options))]
@@ -329,7 +352,7 @@ def test_repos_of_plain_directories_and_subdirectories(world, tmp_path):
 
 def test_many_runs_at_once(world):
     """The same workflow, submitted at the same moment: each has a name of its own, and all end done."""
-    count = 50 if os.environ.get("DSTACK_TEST_LONG") == "1" else 12
+    count = 50 if LONG else 12
     started = [world.start("run", "hello-txt") for _ in range(count)]
     ends = [(p.communicate(timeout=300), p.returncode) for p in started]
     assert {code for _, code in ends} == {0}, ends

@@ -3,9 +3,7 @@ import os
 import subprocess
 import time
 
-import pytest
-
-from cli_world import LIMIT_S, Terminal, anywhere, rgw, world
+from cli_world import LIMIT_S, Terminal, rgw, world
 from conftest import program, wait_for
 
 LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
@@ -35,7 +33,6 @@ def test_a_flood_of_lines_is_whole_and_in_order(rgw):
     expected = [f"{i:07} of a line that is neither short nor long" for i in range(LINES)] + ["end"]
     assert done.returncode == 0 and done.out.splitlines()[2:] == expected
     assert rgw.ok("logs", rgw.last()["run"], limit=300).splitlines() == expected
-    assert LINES / took > (50000 if LONG else 20000)  # a machine that does other things, too
 
 
 def test_lines_of_several_writers_are_not_mixed(world):

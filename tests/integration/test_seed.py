@@ -1,9 +1,6 @@
 """The examples of the documentation as they are typed, on a real S3 server, and the playground's
 workflows that are about what is kept."""
 import os
-import pathlib
-import re
-import time
 
 import pytest
 

@@ -1,11 +1,8 @@
 """Where the system that this one follows falls short, and what happens here instead: on the S3 server."""
 import json
 import os
-import time
 
-import pytest
-
-from cli_world import HELLO, LIMIT_S, Terminal, mounts_below, needs_root, processes_of, rgw, world
+from cli_world import LIMIT_S, Terminal, rgw, world
 from conftest import wait_for
 from test_artifacts import UNSAVABLE, tree, yaml
 
@@ -56,7 +53,7 @@ def test_3_a_store_that_refuses_fails_the_run_and_push_saves_it(rgw):
 
 
 def test_4_commands_start_when_the_mount_is_there(rgw):
-    rgw.write(yaml(("w", ["grep -c /code/output /proc/self/mounts; echo x > output/a"],
+    rgw.write(yaml(("w", ["grep -c \" $PWD/output \" /proc/self/mounts; echo x > output/a"],
                     ["artifacts: [{path: output, mount: true}]"])))
     assert rgw.ok("run", "w", "--remote").splitlines()[2:] == ["1"]
     assert rgw.files(rgw.last()["run"]) == ["output/a"]

@@ -115,6 +115,25 @@ Test(lease, a_silent_one_of_another_machine_is_taken_when_it_has_lapsed)
     lease_release(lease);
 }
 
+Test(lease, a_beat_whose_answer_was_lost_is_no_takeover)
+{
+    struct lease *lease = must_take(true);
+    g_autoptr(LeaseRecord) record = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL;
+    size_t size;
+
+    cr_assert(store_read(store, LEASE_KEY, LEASE_RECORD_MAX, &text, &size, NULL, NULL));
+    record = lease_record_parse(text, size, NULL);
+    record->beats++;
+    put_record(LEASE_KEY, record);
+    g_usleep(TTL_MS * 1000); /* four beats */
+    cr_assert(lease_is_held(lease));
+    cr_assert(lease_assure(lease, &error), "%s", error ? error->message : "");
+    lease_release(lease);
+    cr_assert_not(exists(LEASE_KEY));
+}
+
 Test(lease, who_lost_it_writes_nothing_any_more)
 {
     struct lease *lease = must_take(true);

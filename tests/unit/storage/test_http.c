@@ -5,7 +5,11 @@
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -100,6 +104,64 @@ Test(http, nobody_listens)
     head_fails(EHOSTUNREACH, "look up k: ");
     cr_assert(now_ms() - start_ms < 900);
     close(fd);
+}
+
+/* --- names --- */
+
+static atomic_uint lookups_to_fail;
+
+/* Instead of libc's, for libcurl too: "store.test" is this machine, once nothing is to fail. */
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                struct addrinfo **result)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(
+            RTLD_NEXT, "getaddrinfo");
+
+    if (!node || strcmp(node, "store.test") != 0)
+        return real(node, service, hints, result);
+    if (atomic_load(&lookups_to_fail) == 0)
+        return real("127.0.0.1", service, hints, result);
+    atomic_fetch_sub(&lookups_to_fail, 1);
+    return EAI_AGAIN;
+}
+
+static void always_ok(struct script_exchange *exchange, void *user)
+{
+    ok(exchange);
+}
+
+static void start_by_name(unsigned deadline_ms)
+{
+    g_autofree char *endpoint = NULL;
+    struct store_options options = {.deadline_ms = deadline_ms};
+
+    server = script_server_start(NULL, always_ok, NULL);
+    endpoint = g_strdup_printf("http://store.test:%u", script_server_port(server));
+    options.endpoint = endpoint;
+    store = script_store_open(NULL, &options);
+}
+
+Test(http, a_name_that_is_gone_for_a_while)
+{
+    struct store_object object = {0};
+    g_autoptr(GError) error = NULL;
+
+    atomic_store(&lookups_to_fail, 3);
+    start_by_name(10000);
+    cr_assert(store_head(store, "k", &object, &error), "%s", text_of(error));
+    cr_assert_eq(atomic_load(&lookups_to_fail), 0);
+    store_object_clear(&object);
+}
+
+Test(http, a_name_that_stays_gone)
+{
+    int64_t start_ms = now_ms();
+
+    atomic_store(&lookups_to_fail, UINT_MAX);
+    start_by_name(600);
+    head_fails(EHOSTUNREACH, "store.test");
+    cr_assert(now_ms() - start_ms < 900);
 }
 
 static void reset_in_request(struct script_exchange *exchange, void *user)

@@ -4,8 +4,10 @@
 #include "tests/support/script_store.h"
 
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct script_server *server;
 static struct store *store;
@@ -155,6 +157,48 @@ Test(s3_answers, an_answer_that_stays_broken_fails_soon)
     cr_assert_eq(script_server_requests(server), 5);
 }
 
+static unsigned upload_status, commits, commits_to_fail;
+
+static void stuck_commit(struct script_exchange *exchange, void *user)
+{
+    if (g_str_equal(exchange->method, "HEAD"))
+        script_answer(exchange, 404, NULL, "");
+    else if (g_str_equal(exchange->method, "GET"))
+        script_answer(exchange, upload_status, NULL, "<ListPartsResult/>");
+    else if (commits++ < commits_to_fail)
+        script_answer(exchange, 500, NULL, "<Error><Code>InternalError</Code></Error>");
+    else
+        script_answer(exchange, 200, NULL,
+                      "<CompleteMultipartUploadResult><ETag>\"e\"</ETag>"
+                      "</CompleteMultipartUploadResult>");
+}
+
+/* Ceph says 500 for ever to the commit of an upload that was aborted. */
+Test(s3_answers, a_commit_that_fails_again_and_again_looks_for_its_upload)
+{
+    g_autoptr(StoreCall) call = make_commit();
+    g_autoptr(GError) error = NULL;
+
+    upload_status = 404;
+    commits_to_fail = UINT_MAX;
+    start(stuck_commit, NULL);
+    error = script_store_failure(store, call);
+    cr_assert(error_is(error, ENOENT), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 7);
+}
+
+Test(s3_answers, a_commit_goes_on_when_its_upload_is_there)
+{
+    g_autoptr(StoreCall) call = make_commit();
+    g_autoptr(GError) error = NULL;
+
+    upload_status = 200;
+    commits_to_fail = 7;
+    start(stuck_commit, NULL);
+    cr_assert(store_run(store, call, &error), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 9);
+}
+
 static void conflict_once(struct script_exchange *exchange, void *user)
 {
     if (exchange->number == 1)
@@ -276,6 +320,67 @@ Test(s3_answers, another_refusal_does_not_set_the_clock)
     start(forbidden, NULL);
     cr_assert_not(store_write(store, "k", "x", 1, NULL, NULL, &error));
     cr_assert_eq(script_server_requests(server), 1);
+}
+
+/* --- keys that expire --- */
+
+static const char *const old_keys = "[default]\naws_access_key_id = old\n"
+                                    "aws_secret_access_key = s\naws_session_token = t1\n";
+static const char *const new_keys = "[default]\naws_access_key_id = new\n"
+                                    "aws_secret_access_key = s\naws_session_token = t2\n";
+
+static void wants_new_keys(struct script_exchange *exchange, void *user)
+{
+    g_autofree char *authorization = script_header(exchange, "authorization");
+    g_autofree char *token = script_header(exchange, "x-amz-security-token");
+
+    if (strstr(authorization, "Credential=new/") && g_str_equal(token, "t2"))
+        script_answer(exchange, 200, "ETag: \"e\"\r\n", "");
+    else
+        script_answer(exchange, 400, NULL,
+                      g_str_equal(exchange->method, "HEAD")
+                          ? ""
+                          : "<Error><Code>ExpiredToken</Code></Error>");
+}
+
+/* A store whose keys stand in a file, which is PATH's to free. */
+static void start_with_file(char **path)
+{
+    int fd = g_file_open_tmp("keys-XXXXXX", path, NULL);
+
+    cr_assert(fd >= 0 && close(fd) == 0);
+    cr_assert(g_file_set_contents(*path, old_keys, -1, NULL));
+    server = script_server_start(NULL, wants_new_keys, NULL);
+    g_setenv("AWS_SHARED_CREDENTIALS_FILE", *path, TRUE);
+    script_store_environment();
+    g_unsetenv("AWS_ACCESS_KEY_ID");
+    g_unsetenv("AWS_SECRET_ACCESS_KEY");
+    g_autofree char *endpoint = g_strdup_printf("http://127.0.0.1:%u", script_server_port(server));
+    struct store_options options = {.endpoint = endpoint};
+
+    store = store_open("s3://tests", &options, NULL);
+    cr_assert_not_null(store);
+}
+
+Test(s3_answers, keys_that_expired_are_read_anew)
+{
+    struct store_object object = {0};
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = NULL;
+
+    start_with_file(&path);
+    cr_assert_not(store_write(store, "k", "x", 1, NULL, NULL, &error));
+    cr_assert(error_is(error, EACCES) && strstr(error->message, "ExpiredToken"), "%s",
+              text_of(error));
+    cr_assert_eq(script_server_requests(server), 1, "the same keys are not tried again");
+    g_clear_error(&error);
+    cr_assert(g_file_set_contents(path, new_keys, -1, NULL));
+    g_usleep(1100000);
+    cr_assert(store_head(store, "k", &object, &error), "%s", text_of(error));
+    cr_assert(store_write(store, "k", "x", 1, NULL, NULL, &error), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), 4);
+    store_object_clear(&object);
+    unlink(path);
 }
 
 /* --- what a hostile or careless store may say of an object --- */
