@@ -72,6 +72,7 @@ void run_free(struct run *run)
     g_free(run->owner.work_dir);
     g_free(run->engine_job);
     g_free(run->waiting);
+    g_free(run->write_id);
     g_free(run->etag);
     g_free(run);
 }

@@ -104,7 +104,8 @@ struct run {
     unsigned rank; /* of this process, of a run on several nodes */
     bool is_idle;  /* it was interrupted, and its engine will not start it again */
 
-    char *etag; /* of the object this was read from; NULL: never written. Not in JSON */
+    char *write_id; /* in JSON, never read: tells two writers of the same words apart */
+    char *etag;     /* of the object this was read from; NULL: never written. Not in JSON */
 };
 
 struct run *run_new(const char *repo, const char *name);

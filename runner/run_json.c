@@ -167,6 +167,7 @@ static json_t *format_state(const struct run *run)
     json_object_set_new(state, "started_ms", json_integer(run->started_ms));
     json_object_set_new(state, "finished_ms", json_integer(run->finished_ms));
     put_string(state, "engine_job", run->engine_job);
+    put_string(state, "write", run->write_id);
     json_object_set_new(state, "revision", json_integer((json_int_t)run->revision));
     if (run->owner.host)
         json_object_set_new(state, "owner", format_owner(&run->owner));

@@ -76,6 +76,8 @@ static bool write_document(struct store *root, struct run *run, GError **error)
         condition = NULL;
     }
     run->revision++;
+    g_free(run->write_id);
+    run->write_id = g_uuid_string_random();
     text = run_format(run, &size);
     if (!store_write(root, key, text, size, condition, &etag, &refused) &&
         !((error_is(refused, ESTALE) || error_is(refused, EEXIST)) &&
