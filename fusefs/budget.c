@@ -1,5 +1,7 @@
 #include "fusefs/budget.h"
 
+#include "fusefs/journal.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,12 +12,14 @@
 
 struct budget {
     uint64_t limit;
+    struct journal *journal; /* may be NULL */
     pthread_mutex_t lock;
     pthread_cond_t room;
     /* guarded by lock: */
     uint64_t used, peak;
     unsigned waiting;
-    GPtrArray *idle; /* memory of BUFFER_MAX bytes each, warm, not counted in used */
+    /* Memory of BUFFER_MAX bytes each, warm, not counted in used: [1] is the journal's. */
+    GPtrArray *idle[2];
 };
 
 struct budget *budget_new(uint64_t limit_bytes)
@@ -24,7 +28,8 @@ struct budget *budget_new(uint64_t limit_bytes)
     pthread_condattr_t attr;
 
     budget->limit = MAX(limit_bytes, 16u * BUFFER_MAX);
-    budget->idle = g_ptr_array_new();
+    budget->idle[0] = g_ptr_array_new();
+    budget->idle[1] = g_ptr_array_new();
     pthread_mutex_init(&budget->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -33,14 +38,37 @@ struct budget *budget_new(uint64_t limit_bytes)
     return budget;
 }
 
+void budget_use_journal(struct budget *budget, struct journal *journal)
+{
+    budget->journal = journal;
+}
+
+static uint64_t idle_bytes(const struct budget *budget)
+{
+    return ((uint64_t)budget->idle[0]->len + budget->idle[1]->len) * BUFFER_MAX;
+}
+
+/* One that is there: the journal's last. */
+static void drop_idle(struct budget *budget)
+{
+    GPtrArray *idle = budget->idle[budget->idle[0]->len == 0];
+    void *memory = g_ptr_array_remove_index_fast(idle, idle->len - 1);
+
+    if (idle == budget->idle[0])
+        munmap(memory, BUFFER_MAX);
+    else
+        journal_free(budget->journal, memory, BUFFER_MAX);
+}
+
 void budget_free(struct budget *budget)
 {
     if (!budget)
         return;
     g_assert(budget->used == 0);
-    for (guint i = 0; i < budget->idle->len; i++)
-        munmap(budget->idle->pdata[i], BUFFER_MAX);
-    g_ptr_array_free(budget->idle, TRUE);
+    while (idle_bytes(budget))
+        drop_idle(budget);
+    g_ptr_array_free(budget->idle[0], TRUE);
+    g_ptr_array_free(budget->idle[1], TRUE);
     pthread_cond_destroy(&budget->room);
     pthread_mutex_destroy(&budget->lock);
     g_free(budget);
@@ -103,52 +131,81 @@ static size_t round_capacity(size_t capacity)
     return rounded;
 }
 
+static bool is_for_journal(const struct budget *budget, enum budget_lane lane)
+{
+    return budget->journal && lane == BUDGET_DIRTY;
+}
+
 /* With the lock held: takes CAPACITY out of the budget, dropping warm memory that is in its way. */
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
+    GPtrArray *idle = budget->idle[is_for_journal(budget, lane)];
+
     *warm = NULL;
     if (budget->used + capacity > lane_limit(budget, lane))
         return false;
-    if (capacity == BUFFER_MAX && budget->idle->len)
-        *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
+    if (capacity == BUFFER_MAX && idle->len)
+        *warm = g_ptr_array_remove_index_fast(idle, idle->len - 1);
     budget->used += capacity;
     budget->peak = MAX(budget->peak, budget->used);
-    while (budget->idle->len &&
-           budget->used + (uint64_t)budget->idle->len * BUFFER_MAX > budget->limit)
-        munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
+    while (idle_bytes(budget) && budget->used + idle_bytes(budget) > budget->limit)
+        drop_idle(budget);
     return true;
 }
 
-static void give_back(struct budget *budget, size_t capacity, uint8_t *warm)
+static void give_back(struct budget *budget, size_t capacity, uint8_t *warm, bool in_journal)
 {
     pthread_mutex_lock(&budget->lock);
     budget->used -= capacity;
     if (warm)
-        g_ptr_array_add(budget->idle, warm);
+        g_ptr_array_add(budget->idle[in_journal], warm);
     if (budget->waiting)
         pthread_cond_broadcast(&budget->room);
     pthread_mutex_unlock(&budget->lock);
 }
 
-static struct buffer *make_buffer(struct budget *budget, size_t capacity, uint8_t *memory)
+/* Of the process alone; NULL: there is none. */
+static uint8_t *map_memory(size_t capacity)
 {
+    void *memory;
+
+    if (capacity < BUFFER_MAX)
+        return g_try_malloc(capacity);
+    memory = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum budget_lane lane,
+                                  uint8_t *memory)
+{
+    bool in_journal = is_for_journal(budget, lane);
     struct buffer *buffer;
 
-    if (!memory && capacity == BUFFER_MAX) {
-        memory = mmap(NULL, BUFFER_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
-            memory = NULL;
-    } else if (!memory) {
-        memory = g_try_malloc(capacity);
+    if (!memory && in_journal)
+        memory = journal_alloc(budget->journal, capacity);
+    if (!memory) {
+        in_journal = false;
+        memory = map_memory(capacity);
     }
     if (!memory) {
-        give_back(budget, capacity, NULL);
+        give_back(budget, capacity, NULL, false);
         return NULL;
     }
     buffer = g_new0(struct buffer, 1);
     buffer->budget = budget;
     buffer->capacity = capacity;
+    buffer->in_journal = in_journal;
     buffer->data = memory;
+    atomic_store(&buffer->refs, 1);
+    return buffer;
+}
+
+struct buffer *buffer_over(const void *data, uint32_t size)
+{
+    struct buffer *buffer = g_new0(struct buffer, 1);
+
+    buffer->capacity = buffer->filled = size;
+    buffer->data = (uint8_t *)data;
     atomic_store(&buffer->refs, 1);
     return buffer;
 }
@@ -162,7 +219,7 @@ struct buffer *buffer_try_new(struct budget *budget, size_t capacity, enum budge
     pthread_mutex_lock(&budget->lock);
     taken = take(budget, capacity, lane, &warm);
     pthread_mutex_unlock(&budget->lock);
-    return taken ? make_buffer(budget, capacity, warm) : NULL;
+    return taken ? make_buffer(budget, capacity, lane, warm) : NULL;
 }
 
 struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budget_lane lane,
@@ -187,7 +244,7 @@ struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budg
         rc = pthread_cond_timedwait(&budget->room, &budget->lock, &until);
     budget->waiting--;
     pthread_mutex_unlock(&budget->lock);
-    return taken ? make_buffer(budget, capacity, warm) : NULL;
+    return taken ? make_buffer(budget, capacity, lane, warm) : NULL;
 }
 
 struct buffer *buffer_ref(struct buffer *buffer)
@@ -198,13 +255,18 @@ struct buffer *buffer_ref(struct buffer *buffer)
 
 void buffer_unref(struct buffer *buffer)
 {
+    struct budget *budget = buffer ? buffer->budget : NULL;
+
     if (!buffer || atomic_fetch_sub(&buffer->refs, 1) != 1)
         return;
-    if (buffer->capacity == BUFFER_MAX) {
-        give_back(buffer->budget, buffer->capacity, buffer->data);
-    } else {
-        g_free(buffer->data);
-        give_back(buffer->budget, buffer->capacity, NULL);
+    if (budget && buffer->capacity == BUFFER_MAX) {
+        give_back(budget, BUFFER_MAX, buffer->data, buffer->in_journal);
+    } else if (budget) {
+        if (buffer->in_journal)
+            journal_free(budget->journal, buffer->data, buffer->capacity);
+        else
+            g_free(buffer->data);
+        give_back(budget, buffer->capacity, NULL, false);
     }
     g_free(buffer);
 }

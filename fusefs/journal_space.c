@@ -1,0 +1,158 @@
+/* Room in the journal's file: slots of 1 MiB, whole or cut into chunks of one size. Memory is
+ * allocated before it is touched, so that a full filesystem is an answer and not a signal. */
+#include "fusefs/journal_internal.h"
+
+#include "config/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static uint32_t pop(GArray *stack)
+{
+    uint32_t number = g_array_index(stack, uint32_t, stack->len - 1);
+
+    g_array_set_size(stack, stack->len - 1);
+    return number;
+}
+
+static void take_out(GArray *stack, uint32_t number)
+{
+    for (guint i = 0; i < stack->len; i++) {
+        if (g_array_index(stack, uint32_t, i) == number) {
+            g_array_remove_index_fast(stack, i);
+            return;
+        }
+    }
+}
+
+/* lock held. */
+static bool back_slot(struct journal *journal, uint32_t number)
+{
+    off_t pos = (off_t)number * JOURNAL_SLOT;
+
+    if (fallocate(journal->fd, 0, pos, JOURNAL_SLOT) == 0) {
+        /* Faults one by one cost more; older kernels take them all the same. */
+        madvise(journal->data + pos, JOURNAL_SLOT, MADV_POPULATE_WRITE);
+        return true;
+    }
+    if (!journal->complained)
+        log_warning("%s: %s; some unsaved data would not survive a crash", journal->path,
+                    g_strerror(errno));
+    journal->complained = true;
+    return false;
+}
+
+/* A slot of its own; 0: there is none. lock held. */
+static uint32_t take_slot(struct journal *journal)
+{
+    uint32_t number;
+
+    if (journal->warm->len)
+        return pop(journal->warm);
+    if (!journal->unused->len)
+        return 0; /* too much of the others is in small pieces */
+    number = g_array_index(journal->unused, uint32_t, journal->unused->len - 1);
+    if (!back_slot(journal, number))
+        return 0;
+    return pop(journal->unused);
+}
+
+static void give_slot(struct journal *journal, uint32_t number)
+{
+    if (journal->warm->len >= JOURNAL_WARM && !journal->sealed &&
+        fallocate(journal->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)number * JOURNAL_SLOT, JOURNAL_SLOT) == 0)
+        g_array_append_val(journal->unused, number);
+    else
+        g_array_append_val(journal->warm, number);
+}
+
+static unsigned class_of(uint32_t size)
+{
+    unsigned class = 0;
+
+    while ((uint32_t)JOURNAL_CHUNK << class < size)
+        class ++;
+    return class;
+}
+
+/* The first free chunk of SLOT, which has one. */
+static uint32_t take_chunk(struct journal_slot *slot)
+{
+    uint32_t i = 0;
+
+    while (slot->taken[i] == UINT64_MAX)
+        i++;
+    uint32_t bit = __builtin_ctzll(~slot->taken[i]);
+
+    slot->taken[i] |= UINT64_C(1) << bit;
+    slot->count++;
+    return i * 64 + bit;
+}
+
+void *journal_alloc(struct journal *journal, uint32_t size)
+{
+    unsigned class = class_of(size);
+    uint32_t number, chunk, chunks = JOURNAL_SLOT / (JOURNAL_CHUNK << class);
+    GArray *partial = journal->partial[class];
+
+    pthread_mutex_lock(&journal->lock);
+    if (partial->len) {
+        number = g_array_index(partial, uint32_t, partial->len - 1);
+    } else {
+        number = take_slot(journal);
+        if (number) {
+            journal->slots[number] = g_new0(struct journal_slot, 1);
+            journal->slots[number]->class = class;
+            g_array_append_val(partial, number);
+        }
+    }
+    if (!number) {
+        pthread_mutex_unlock(&journal->lock);
+        return NULL;
+    }
+    chunk = take_chunk(journal->slots[number]);
+    if (journal->slots[number]->count == chunks)
+        take_out(partial, number);
+    pthread_mutex_unlock(&journal->lock);
+    return journal->data + (uint64_t)number * JOURNAL_SLOT + chunk * (JOURNAL_CHUNK << class);
+}
+
+void journal_free(struct journal *journal, void *memory, uint32_t size)
+{
+    uint64_t pos = journal_position(journal, memory);
+    uint32_t number = pos / JOURNAL_SLOT, bytes = JOURNAL_CHUNK << class_of(size);
+    uint32_t chunk = pos % JOURNAL_SLOT / bytes;
+    struct journal_slot *slot;
+
+    pthread_mutex_lock(&journal->lock);
+    slot = journal->slots[number];
+    if (slot->count == JOURNAL_SLOT / bytes)
+        g_array_append_val(journal->partial[slot->class], number);
+    slot->taken[chunk / 64] &= ~(UINT64_C(1) << chunk % 64);
+    if (--slot->count == 0) {
+        take_out(journal->partial[slot->class], number);
+        g_free(slot);
+        journal->slots[number] = NULL;
+        give_slot(journal, number);
+    }
+    pthread_mutex_unlock(&journal->lock);
+}
+
+void journal_seal(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->lock);
+    journal->sealed = true;
+    pthread_mutex_unlock(&journal->lock);
+}
+
+uint64_t journal_position(const struct journal *journal, const void *memory)
+{
+    return (uint64_t)((const uint8_t *)memory - journal->data);
+}
