@@ -18,8 +18,7 @@ struct budget {
     /* guarded by lock: */
     uint64_t used, peak;
     unsigned waiting;
-    /* Memory of BUFFER_MAX bytes each, warm, not counted in used: [1] is the journal's. */
-    GPtrArray *idle[2];
+    GPtrArray *idle; /* memory of BUFFER_MAX bytes each, warm, not counted in used */
 };
 
 struct budget *budget_new(uint64_t limit_bytes)
@@ -28,8 +27,7 @@ struct budget *budget_new(uint64_t limit_bytes)
     pthread_condattr_t attr;
 
     budget->limit = MAX(limit_bytes, 16u * BUFFER_MAX);
-    budget->idle[0] = g_ptr_array_new();
-    budget->idle[1] = g_ptr_array_new();
+    budget->idle = g_ptr_array_new();
     pthread_mutex_init(&budget->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -43,32 +41,14 @@ void budget_use_journal(struct budget *budget, struct journal *journal)
     budget->journal = journal;
 }
 
-static uint64_t idle_bytes(const struct budget *budget)
-{
-    return ((uint64_t)budget->idle[0]->len + budget->idle[1]->len) * BUFFER_MAX;
-}
-
-/* One that is there: the journal's last. */
-static void drop_idle(struct budget *budget)
-{
-    GPtrArray *idle = budget->idle[budget->idle[0]->len == 0];
-    void *memory = g_ptr_array_remove_index_fast(idle, idle->len - 1);
-
-    if (idle == budget->idle[0])
-        munmap(memory, BUFFER_MAX);
-    else
-        journal_free(budget->journal, memory, BUFFER_MAX);
-}
-
 void budget_free(struct budget *budget)
 {
     if (!budget)
         return;
     g_assert(budget->used == 0);
-    while (idle_bytes(budget))
-        drop_idle(budget);
-    g_ptr_array_free(budget->idle[0], TRUE);
-    g_ptr_array_free(budget->idle[1], TRUE);
+    for (guint i = 0; i < budget->idle->len; i++)
+        munmap(budget->idle->pdata[i], BUFFER_MAX);
+    g_ptr_array_free(budget->idle, TRUE);
     pthread_cond_destroy(&budget->room);
     pthread_mutex_destroy(&budget->lock);
     g_free(budget);
@@ -136,29 +116,38 @@ static bool is_for_journal(const struct budget *budget, enum budget_lane lane)
     return budget->journal && lane == BUDGET_DIRTY;
 }
 
-/* With the lock held: takes CAPACITY out of the budget, dropping warm memory that is in its way. */
+/* With the lock held: warm memory that is in the way of what is used is dropped, the journal's too.
+ */
+static void drop_idle(struct budget *budget)
+{
+    uint64_t room = budget->limit - budget->used;
+
+    while (budget->idle->len && (uint64_t)budget->idle->len * BUFFER_MAX > room)
+        munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
+    if (budget->journal)
+        journal_trim(budget->journal, room - (uint64_t)budget->idle->len * BUFFER_MAX);
+}
+
+/* With the lock held: takes CAPACITY out of the budget. *WARM: memory for it, or NULL. */
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
-    GPtrArray *idle = budget->idle[is_for_journal(budget, lane)];
-
     *warm = NULL;
     if (budget->used + capacity > lane_limit(budget, lane))
         return false;
-    if (capacity == BUFFER_MAX && idle->len)
-        *warm = g_ptr_array_remove_index_fast(idle, idle->len - 1);
+    if (capacity == BUFFER_MAX && budget->idle->len && !is_for_journal(budget, lane))
+        *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
     budget->used += capacity;
     budget->peak = MAX(budget->peak, budget->used);
-    while (idle_bytes(budget) && budget->used + idle_bytes(budget) > budget->limit)
-        drop_idle(budget);
+    drop_idle(budget);
     return true;
 }
 
-static void give_back(struct budget *budget, size_t capacity, uint8_t *warm, bool in_journal)
+static void give_back(struct budget *budget, size_t capacity, uint8_t *warm)
 {
     pthread_mutex_lock(&budget->lock);
     budget->used -= capacity;
     if (warm)
-        g_ptr_array_add(budget->idle[in_journal], warm);
+        g_ptr_array_add(budget->idle, warm);
     if (budget->waiting)
         pthread_cond_broadcast(&budget->room);
     pthread_mutex_unlock(&budget->lock);
@@ -181,14 +170,14 @@ static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum b
     bool in_journal = is_for_journal(budget, lane);
     struct buffer *buffer;
 
-    if (!memory && in_journal)
+    if (in_journal)
         memory = journal_alloc(budget->journal, capacity);
     if (!memory) {
         in_journal = false;
         memory = map_memory(capacity);
     }
     if (!memory) {
-        give_back(budget, capacity, NULL, false);
+        give_back(budget, capacity, NULL);
         return NULL;
     }
     buffer = g_new0(struct buffer, 1);
@@ -259,14 +248,14 @@ void buffer_unref(struct buffer *buffer)
 
     if (!buffer || atomic_fetch_sub(&buffer->refs, 1) != 1)
         return;
-    if (budget && buffer->capacity == BUFFER_MAX) {
-        give_back(budget, BUFFER_MAX, buffer->data, buffer->in_journal);
+    if (budget && buffer->in_journal) {
+        journal_free(budget->journal, buffer->data, buffer->capacity);
+        give_back(budget, buffer->capacity, NULL);
+    } else if (budget && buffer->capacity == BUFFER_MAX) {
+        give_back(budget, BUFFER_MAX, buffer->data);
     } else if (budget) {
-        if (buffer->in_journal)
-            journal_free(budget->journal, buffer->data, buffer->capacity);
-        else
-            g_free(buffer->data);
-        give_back(budget, buffer->capacity, NULL, false);
+        g_free(buffer->data);
+        give_back(budget, buffer->capacity, NULL);
     }
     g_free(buffer);
 }

@@ -23,9 +23,12 @@ struct journal_old {
 
 /* --- journal_file.c --- */
 /* DIRECTORY NULL: the default. SOURCE: which store, prefix and endpoint. BYTES: the most that it
- * holds. Takes over what dead mounts of SOURCE left: journal_old_count. */
+ * will hold. Takes over what dead mounts of SOURCE left: journal_old_count. */
 struct journal *journal_open(const char *directory, const char *source, uint64_t bytes,
                              GError **error);
+/* Makes its file; until then there is no room in it. After the recovery: what is left of earlier
+ * mounts may fill the filesystem. */
+bool journal_begin(struct journal *journal, GError **error);
 /* From now on nothing in it changes, whatever is given back. */
 void journal_seal(struct journal *journal);
 /* After all memory was given back. True: something is left for the next mount, here or in what
@@ -36,12 +39,15 @@ const struct journal_old *journal_old_at(const struct journal *journal, unsigned
 bool journal_old_is_backed(const struct journal_old *old, uint64_t pos, uint64_t length);
 /* File INDEX of it needs no recovery any more. */
 bool journal_old_cross_out(const struct journal_old *old, uint32_t index, GError **error);
-bool journal_old_remove(const struct journal_old *old, GError **error);
+/* The first of them, all of which is recovered. */
+bool journal_old_remove(struct journal *journal, GError **error);
 
 /* --- journal_space.c --- */
 /* SIZE: a power of two up to 1 MiB. NULL: there is no room (said once). */
 void *journal_alloc(struct journal *journal, uint32_t size);
 void journal_free(struct journal *journal, void *memory, uint32_t size);
+/* Lets go of memory that nobody uses, but for BYTES of it, which is warm. */
+void journal_trim(struct journal *journal, uint64_t bytes);
 uint64_t journal_position(const struct journal *journal, const void *memory);
 
 /* --- journal_chain.c --- */

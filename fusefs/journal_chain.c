@@ -56,7 +56,7 @@ static GArray *write_pieces(struct journal *journal, const GByteArray *image, ui
     do {
         struct journal_piece *piece =
             add_piece(journal, pieces, stream + image->len - done + ROOM_MIN);
-        uint8_t *to = (uint8_t *)(piece + 1) + stream;
+        uint8_t *to;
         uint64_t size;
 
         if (!piece) {
@@ -64,6 +64,7 @@ static GArray *write_pieces(struct journal *journal, const GByteArray *image, ui
             return NULL;
         }
         link_piece(journal, pieces, piece);
+        to = (uint8_t *)(piece + 1) + stream;
         *room_end = (uint8_t *)piece + piece->capacity;
         size = MIN((uint64_t)(*room_end - to), image->len - done);
         memcpy(to, image->data + done, size);
@@ -96,9 +97,9 @@ bool chain_write(struct journal *journal, struct journal_chain *chain, const GBy
     GArray *pieces = NULL, *before = chain->pieces;
     struct journal_piece *first;
 
-    if (take_index(journal, chain))
-        pieces = write_pieces(journal, image, &end, &room_end);
-    if (!pieces) {
+    pieces = write_pieces(journal, image, &end, &room_end);
+    if (!pieces || !take_index(journal, chain)) {
+        free_pieces(journal, pieces);
         chain_clear(journal, chain);
         return false;
     }

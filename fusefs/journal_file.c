@@ -141,11 +141,14 @@ bool journal_old_cross_out(const struct journal_old *old, uint32_t index, GError
     return error_set_errno(error, errno, "write %s", old->path);
 }
 
-bool journal_old_remove(const struct journal_old *old, GError **error)
+bool journal_old_remove(struct journal *journal, GError **error)
 {
-    if (unlink(old->path) == 0)
-        return true;
-    return error_set_errno(error, errno, "remove %s", old->path);
+    const struct journal_old *old = journal->old->pdata[0];
+
+    if (unlink(old->path) != 0)
+        return error_set_errno(error, errno, "remove %s", old->path);
+    g_ptr_array_remove_index(journal->old, 0); /* its memory is free then */
+    return true;
 }
 
 /* Takes over the file NAME that a dead mount left. What is of another version stays. */
@@ -197,7 +200,20 @@ static GArray *list_numbers(const char *path, const char *hash)
     return numbers;
 }
 
-static bool make_file(struct journal *journal, const char *source, GError **error)
+static void fill(GArray *stack, uint32_t first, uint32_t end)
+{
+    for (uint32_t i = end; i-- > first;)
+        g_array_append_val(stack, i);
+}
+
+static bool fail_to_begin(struct journal *journal, int code, const char *what, GError **error)
+{
+    if (journal->fd >= 0)
+        unlink(journal->path);
+    return error_set_errno(error, code, "%s the journal %s", what, journal->path);
+}
+
+bool journal_begin(struct journal *journal, GError **error)
 {
     struct journal_header header = {.version = JOURNAL_VERSION, .files = JOURNAL_FILES};
     g_autofree char *boot = boot_id();
@@ -208,25 +224,23 @@ static bool make_file(struct journal *journal, const char *source, GError **erro
     if (journal->fd < 0 || flock(journal->fd, LOCK_EX | LOCK_NB) != 0 ||
         ftruncate(journal->fd, (off_t)journal->bytes) != 0 ||
         fallocate(journal->fd, 0, 0, JOURNAL_SLOT) != 0)
-        return error_set_errno(error, errno, "make the journal %s", journal->path);
+        return fail_to_begin(journal, errno, "make", error);
     data = mmap(NULL, journal->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, journal->fd, 0);
     if (data == MAP_FAILED)
-        return error_set_errno(error, errno, "map the journal %s", journal->path);
+        return fail_to_begin(journal, errno, "map", error);
     journal->data = data;
     journal->table = (_Atomic uint64_t *)(void *)(journal->data + JOURNAL_TABLE);
     header.bytes = journal->bytes;
     g_strlcpy(header.boot, boot, sizeof(header.boot));
-    g_strlcpy(header.source, source, sizeof(header.source));
+    g_strlcpy(header.source, journal->source, sizeof(header.source));
     memcpy(journal->data + sizeof(header.magic), (uint8_t *)&header + sizeof(header.magic),
            sizeof(header) - sizeof(header.magic));
     memcpy(journal->data, JOURNAL_MAGIC, sizeof(header.magic));
+    pthread_mutex_lock(&journal->lock);
+    fill(journal->unused, 1, journal->bytes / JOURNAL_SLOT);
+    fill(journal->indices, 0, JOURNAL_FILES);
+    pthread_mutex_unlock(&journal->lock);
     return true;
-}
-
-static void fill(GArray *stack, uint32_t first, uint32_t end)
-{
-    for (uint32_t i = end; i-- > first;)
-        g_array_append_val(stack, i);
 }
 
 static struct journal *journal_new(uint64_t bytes)
@@ -243,8 +257,6 @@ static struct journal *journal_new(uint64_t bytes)
     journal->indices = g_array_new(FALSE, FALSE, sizeof(uint32_t));
     for (unsigned i = 0; i < JOURNAL_CLASSES; i++)
         journal->partial[i] = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    fill(journal->unused, 1, journal->bytes / JOURNAL_SLOT);
-    fill(journal->indices, 0, JOURNAL_FILES);
     pthread_mutex_init(&journal->lock, NULL);
     return journal;
 }
@@ -265,6 +277,7 @@ static void journal_destroy(struct journal *journal)
     for (unsigned i = 0; i < JOURNAL_CLASSES; i++)
         g_array_unref(journal->partial[i]);
     pthread_mutex_destroy(&journal->lock);
+    g_free(journal->source);
     g_free(journal->path);
     g_free(journal);
 }
@@ -292,12 +305,8 @@ struct journal *journal_open(const char *directory, const char *source, uint64_t
         take_old(journal, fd, path, name, source);
     }
     journal->path = g_strdup_printf("%s/%s.%" G_GUINT64_FORMAT, path, hash, last + 1);
-    if (make_file(journal, source, error))
-        return journal;
-    if (journal->fd >= 0)
-        unlink(journal->path);
-    journal_destroy(journal);
-    return NULL;
+    journal->source = g_strdup(source);
+    return journal;
 }
 
 /* Whether FD's file still has its name. */
@@ -314,9 +323,9 @@ bool journal_close(struct journal *journal)
 
     if (!journal)
         return false;
-    if (journal->indices->len < JOURNAL_FILES)
+    if (journal->data && journal->indices->len < JOURNAL_FILES)
         left = true;
-    else if (unlink(journal->path) != 0)
+    else if (journal->data && unlink(journal->path) != 0)
         log_warning("remove %s: %s", journal->path, g_strerror(errno));
     for (guint i = 0; i < journal->old->len; i++)
         left = left || is_linked(((struct journal_old *)journal->old->pdata[i])->fd);

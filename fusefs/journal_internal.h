@@ -7,7 +7,6 @@
 #include <pthread.h>
 
 #define JOURNAL_CLASSES 11 /* of chunks: 1 KiB to a whole slot */
-#define JOURNAL_WARM    4  /* slots that stay allocated while nobody uses them */
 
 /* A slot in use: one chunk, or several of one size. */
 struct journal_slot {
@@ -17,7 +16,7 @@ struct journal_slot {
 };
 
 struct journal {
-    char *path;
+    char *path, *source;
     int fd;
     uint8_t *data; /* the mapping */
     uint64_t bytes;

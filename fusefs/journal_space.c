@@ -63,16 +63,6 @@ static uint32_t take_slot(struct journal *journal)
     return pop(journal->unused);
 }
 
-static void give_slot(struct journal *journal, uint32_t number)
-{
-    if (journal->warm->len >= JOURNAL_WARM && !journal->sealed &&
-        fallocate(journal->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)number * JOURNAL_SLOT, JOURNAL_SLOT) == 0)
-        g_array_append_val(journal->unused, number);
-    else
-        g_array_append_val(journal->warm, number);
-}
-
 static unsigned class_of(uint32_t size)
 {
     unsigned class = 0;
@@ -140,7 +130,21 @@ void journal_free(struct journal *journal, void *memory, uint32_t size)
         take_out(journal->partial[slot->class], number);
         g_free(slot);
         journal->slots[number] = NULL;
-        give_slot(journal, number);
+        g_array_append_val(journal->warm, number);
+    }
+    pthread_mutex_unlock(&journal->lock);
+}
+
+void journal_trim(struct journal *journal, uint64_t bytes)
+{
+    pthread_mutex_lock(&journal->lock);
+    while (!journal->sealed && journal->warm->len * (uint64_t)JOURNAL_SLOT > bytes) {
+        uint32_t number = pop(journal->warm);
+
+        if (fallocate(journal->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)number * JOURNAL_SLOT, JOURNAL_SLOT) != 0)
+            log_warning("%s: free memory: %s", journal->path, g_strerror(errno));
+        g_array_append_val(journal->unused, number);
     }
     pthread_mutex_unlock(&journal->lock);
 }

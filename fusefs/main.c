@@ -373,25 +373,41 @@ static bool is_cancelled(const struct fs_caller *caller)
     return is_asked_to_stop(NULL);
 }
 
-/* Only who is alone writes again what an earlier mount had not saved. The default directory may be
- * missing or full; one that was asked for may not. */
-static bool start_journal(struct program *p, const char *url, uint64_t budget_bytes, GError **error)
+/* The default directory may be missing or full; one that was asked for may not. */
+static bool go_without_journal(const struct program *p, GError *why, GError **error)
+{
+    if (p->journal_dir) {
+        g_propagate_error(error, why);
+        return false;
+    }
+    log_warning("%s; unsaved data would not survive a crash", why->message);
+    g_error_free(why);
+    return true;
+}
+
+/* Only who is alone writes again what an earlier mount had not saved. */
+static bool open_journal(struct program *p, const char *url, uint64_t budget_bytes, GError **error)
 {
     g_autofree char *source = g_strdup_printf("%s %s", url, p->endpoint ? p->endpoint : "");
-    g_autoptr(GError) why = NULL;
+    GError *why = NULL;
 
     if (p->no_journal || !p->lease || !lease_is_exclusive(p->lease))
         return true;
     p->journal = journal_open(p->journal_dir, source,
                               budget_bytes ? budget_bytes : budget_default_bytes(), &why);
-    if (p->journal)
+    return p->journal || go_without_journal(p, why, error);
+}
+
+/* What earlier mounts left is cleared up, and what this one will leave is written down. */
+static bool take_over(struct program *p, const struct lease_record *previous, GError **error)
+{
+    GError *why = NULL;
+
+    if (!p->lease)
         return true;
-    if (p->journal_dir) {
-        g_propagate_error(error, g_steal_pointer(&why));
+    if (!fs_clear_leftovers(p->fs, previous, error))
         return false;
-    }
-    log_warning("%s; unsaved data would not survive a crash", why->message);
-    return true;
+    return !p->journal || journal_begin(p->journal, &why) || go_without_journal(p, why, error);
 }
 
 static gboolean serve(struct program *p, GError **error)
@@ -416,7 +432,7 @@ static gboolean serve(struct program *p, GError **error)
     store = open_source(p, &url, error);
     if (!store || !store_check(store, error) || !take_lease(p, store, &previous, error))
         return FALSE;
-    if (!start_journal(p, url, options.budget_bytes, error)) {
+    if (!open_journal(p, url, options.budget_bytes, error)) {
         lease_release(p->lease);
         return FALSE;
     }
@@ -425,8 +441,7 @@ static gboolean serve(struct program *p, GError **error)
     options.cancelled = is_cancelled;
     options.read_only = p->mode == MODE_READ_ONLY;
     p->fs = fs_new(store, &options);
-    ok =
-        (!p->lease || fs_clear_leftovers(p->fs, previous, error)) && mount_and_serve(p, url, error);
+    ok = take_over(p, previous, error) && mount_and_serve(p, url, error);
     log_info("memory at its peak: %" G_GUINT64_FORMAT " bytes", fs_peak_bytes(p->fs));
     fs_free(g_steal_pointer(&p->fs));
     if (journal_close(p->journal)) /* its uploads stand in the lease */

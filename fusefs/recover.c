@@ -8,19 +8,27 @@
 
 #define NAMES_MAX 1000
 
-/* A name beside PATH that is free. */
-static int find_name(struct recovery *r, const char *path, char **name)
+/* A name beside ENTRY's that is free, or where it is already: an earlier recovery was killed. */
+static int find_name(struct recovery *r, const struct journal_entry *entry, char **name,
+                     bool *is_there)
 {
+    const char *path = entry->path;
+
+    *is_there = false;
     for (unsigned i = 1; i <= NAMES_MAX; i++) {
         g_autofree char *key = i == 1 ? g_strconcat(path, ".recovered", NULL)
                                       : g_strdup_printf("%s.recovered-%u", path, i);
         g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, key);
         int error = run_call(r->fs, r->caller, head);
 
-        if (error == ENOENT)
+        if (!error)
+            error = recover_is_there(r, entry, &head->object, is_there);
+        if (error == ENOENT || *is_there) {
             *name = g_steal_pointer(&key);
+            return 0;
+        }
         if (error)
-            return error == ENOENT ? 0 : error;
+            return error;
     }
     return EEXIST;
 }
@@ -136,13 +144,14 @@ static int recover_entry(struct recovery *r, struct journal_entry *entry)
     g_autofree char *key = NULL;
     const char *why;
     enum fate fate;
+    bool is_there = false;
     int error = recover_check(r, entry, &fate, &why);
 
     if (!error && fate == FATE_ASIDE)
-        error = find_name(r, entry->path, &key);
+        error = find_name(r, entry, &key, &is_there);
     if (!error && fate != FATE_SHOW)
         error = abandon_upload(r, entry);
-    if (!error && (fate == FATE_SHOW || fate == FATE_ASIDE))
+    if (!error && !is_there && (fate == FATE_SHOW || fate == FATE_ASIDE))
         error = publish(r, entry, key ? key : entry->path);
     if (error)
         return error;
@@ -179,7 +188,7 @@ static bool recover_file(struct recovery *r, const struct journal_old *old, GErr
         if (!journal_old_cross_out(old, entry->index, error))
             return false;
     }
-    return journal_old_remove(old, error);
+    return true;
 }
 
 bool fs_recover(struct fs *fs, const struct lease_record *previous, GError **error)
@@ -188,8 +197,9 @@ bool fs_recover(struct fs *fs, const struct lease_record *previous, GError **err
     struct recovery r = {fs, &caller, previous, &fs->recovered};
     bool ok = true;
 
-    for (unsigned i = 0; ok && fs->journal && i < journal_old_count(fs->journal); i++)
-        ok = recover_file(&r, journal_old_at(fs->journal, i), error);
+    while (ok && fs->journal && journal_old_count(fs->journal))
+        ok = recover_file(&r, journal_old_at(fs->journal, 0), error) &&
+             journal_old_remove(fs->journal, error);
     if (fs->recovered.files)
         log_warning("recovered %" G_GUINT64_FORMAT " files (%" G_GUINT64_FORMAT
                     " bytes) that an earlier mount had not saved",

@@ -30,3 +30,7 @@ bool fs_recover(struct fs *fs, const struct lease_record *previous, GError **err
  * is in the object. 0 and *FATE with WHY (static), or the store's error. */
 int recover_check(struct recovery *r, struct journal_entry *entry, enum fate *fate,
                   const char **why);
+
+/* Whether OBJECT is what ENTRY tells already. */
+int recover_is_there(struct recovery *r, const struct journal_entry *entry,
+                     const struct store_object *object, bool *is_there);

@@ -83,6 +83,16 @@ static int compare_bytes(struct recovery *r, const struct journal_entry *entry,
     return 0;
 }
 
+int recover_is_there(struct recovery *r, const struct journal_entry *entry,
+                     const struct store_object *object, bool *is_there)
+{
+    const char *lineage = lineage_of(object->metadata);
+
+    *is_there = lineage && g_strcmp0(lineage, lineage_of(entry->metadata)) == 0 &&
+                object->size_bytes == layout_size(&entry->layout);
+    return *is_there ? compare_bytes(r, entry, object, is_there) : 0;
+}
+
 /* OBJECT is what an earlier publish of the file made of it: the entry's base. */
 static void set_base(struct journal_entry *entry, const struct store_object *object)
 {
