@@ -149,10 +149,11 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
 }
 
 /* Those of files that are still known; the store's threads may be taking others off the table. */
-static void abort_uploads(struct fs *fs)
+static bool abort_uploads(struct fs *fs)
 {
     g_autoptr(GPtrArray) all = g_ptr_array_new();
     GHashTableIter iter;
+    bool all_aborted = true;
     gpointer value;
 
     pthread_mutex_lock(&fs->lock);
@@ -166,19 +167,22 @@ static void abort_uploads(struct fs *fs)
         struct inode *inode = all->pdata[i];
 
         pthread_mutex_lock(&inode->lock);
-        if (!journal_tells_of(inode))
+        if (!journal_tells_of(inode)) {
             upload_discard(fs, inode);
-        else if (inode->upload)
+        } else if (inode->upload) {
             inode->upload->error = ECANCELED; /* nothing more goes up; the next mount goes on */
+            all_aborted = false;
+        }
         pthread_mutex_unlock(&inode->lock);
     }
+    return all_aborted;
 }
 
 void fs_free(struct fs *fs)
 {
     publishers_stop(fs);
-    abort_uploads(fs);
-    leftovers_abort_lost(fs);
+    if (abort_uploads(fs))
+        leftovers_abort_lost(fs);
     store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
     if (fs->journal)
         journal_seal(fs->journal); /* what is unsaved is for the next mount */

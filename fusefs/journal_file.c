@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FORGOTTEN_S (14 * 86400)
 #define SLACK_SLOTS 48 /* for chains, and for slots that are not full */
 
 /* Processes of other PID namespaces are of the same boot. */
@@ -26,6 +27,10 @@ static char *boot_id(void)
 
 static char *default_directory(void)
 {
+    const char *given = g_getenv("DSTACK_JOURNAL_DIR");
+
+    if (given && *given)
+        return g_strdup(given);
     return g_strdup_printf("/dev/shm/dstack-%u", (unsigned)geteuid());
 }
 
@@ -174,6 +179,26 @@ static void take_old(struct journal *journal, int directory, const char *path, c
         old_free(old);
 }
 
+/* Files of dead mounts that nobody has come back for, of whatever store. */
+static void remove_forgotten(const char *path, int directory)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    int64_t now = g_get_real_time() / G_USEC_PER_SEC;
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_auto(fd_t) fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        struct stat st;
+
+        if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+            now - st.st_mtime < FORGOTTEN_S || flock(fd, LOCK_EX | LOCK_NB) != 0)
+            continue;
+        if (unlinkat(directory, name, 0) == 0)
+            log_warning("removed %s/%s: for %d days nobody has mounted what it was to be saved to",
+                        path, name, FORGOTTEN_S / 86400);
+    }
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -295,7 +320,10 @@ struct journal *journal_open(const char *directory, const char *source, uint64_t
     if (fd < 0)
         return NULL;
     hash[32] = '\0';
+    if (!directory)
+        remove_forgotten(path, fd);
     journal = journal_new(bytes);
+    journal->is_shared = !directory;
     numbers = list_numbers(path, hash);
     for (guint i = 0; i < numbers->len; i++) {
         g_autofree char *name = NULL;

@@ -20,6 +20,7 @@ struct journal {
     int fd;
     uint8_t *data; /* the mapping */
     uint64_t bytes;
+    bool is_shared; /* its filesystem is for everybody: half of it is left to others */
     _Atomic uint64_t *table;
     _Atomic uint64_t generation;
     GPtrArray *old; /* struct journal_old* */

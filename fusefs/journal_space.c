@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -31,36 +32,45 @@ static void take_out(GArray *stack, uint32_t number)
     }
 }
 
-/* lock held. */
-static bool back_slot(struct journal *journal, uint32_t number)
+/* Whether the filesystem has room for another slot. Programs share /dev/shm, and die of SIGBUS when
+ * it is full. */
+static bool has_room(const struct journal *journal)
 {
-    off_t pos = (off_t)number * JOURNAL_SLOT;
+    struct statvfs st;
 
-    if (fallocate(journal->fd, 0, pos, JOURNAL_SLOT) == 0) {
-        /* Faults one by one cost more; older kernels take them all the same. */
-        madvise(journal->data + pos, JOURNAL_SLOT, MADV_POPULATE_WRITE);
+    if (!journal->is_shared || fstatvfs(journal->fd, &st) != 0)
         return true;
+    if ((uint64_t)st.f_bavail * st.f_frsize >=
+        (uint64_t)st.f_blocks * st.f_frsize / 2 + JOURNAL_SLOT)
+        return true;
+    errno = ENOSPC;
+    return false;
+}
+
+static bool back_slot(struct journal *journal, off_t pos)
+{
+    return has_room(journal) && fallocate(journal->fd, 0, pos, JOURNAL_SLOT) == 0;
+}
+
+/* A slot that had no memory; 0: there is none, or none for it. lock held. */
+static uint32_t take_unused(struct journal *journal)
+{
+    uint32_t number;
+
+    if (!journal->unused->len)
+        return 0; /* too much of the others is in small pieces */
+    number = pop(journal->unused);
+    if (back_slot(journal, (off_t)number * JOURNAL_SLOT)) {
+        /* Faults one by one cost more; older kernels take them all the same. */
+        madvise(journal->data + (uint64_t)number * JOURNAL_SLOT, JOURNAL_SLOT, MADV_POPULATE_WRITE);
+        return number;
     }
+    g_array_append_val(journal->unused, number);
     if (!journal->complained)
         log_warning("%s: %s; some unsaved data would not survive a crash", journal->path,
                     g_strerror(errno));
     journal->complained = true;
-    return false;
-}
-
-/* A slot of its own; 0: there is none. lock held. */
-static uint32_t take_slot(struct journal *journal)
-{
-    uint32_t number;
-
-    if (journal->warm->len)
-        return pop(journal->warm);
-    if (!journal->unused->len)
-        return 0; /* too much of the others is in small pieces */
-    number = g_array_index(journal->unused, uint32_t, journal->unused->len - 1);
-    if (!back_slot(journal, number))
-        return 0;
-    return pop(journal->unused);
+    return 0;
 }
 
 static unsigned class_of(uint32_t size)
@@ -96,7 +106,7 @@ void *journal_alloc(struct journal *journal, uint32_t size)
     if (partial->len) {
         number = g_array_index(partial, uint32_t, partial->len - 1);
     } else {
-        number = take_slot(journal);
+        number = journal->warm->len ? pop(journal->warm) : take_unused(journal);
         if (number) {
             journal->slots[number] = g_new0(struct journal_slot, 1);
             journal->slots[number]->class = class;

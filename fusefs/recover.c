@@ -95,18 +95,35 @@ static void keep_upload(struct fs *fs, struct inode *inode, const char *id)
     pthread_mutex_unlock(&inode->lock);
 }
 
-static int publish(struct recovery *r, struct journal_entry *entry, const char *key)
+/* The store will never take INODE, or has lost its upload: nobody is held up by it. */
+static void give_up(struct fs *fs, struct inode *inode)
+{
+    pthread_mutex_lock(&inode->lock);
+    upload_discard(fs, inode);
+    inode->data_dirty = inode->attrs_dirty = false;
+    pthread_mutex_unlock(&inode->lock);
+    leave_dirty_list(fs, inode);
+    forget_name(fs, inode);
+}
+
+/* *REFUSED: not published, and never will be. */
+static int publish(struct recovery *r, struct journal_entry *entry, const char *key, bool *refused)
 {
     g_autofree char *upload_id = entry->upload ? g_strdup(entry->upload->id) : NULL;
     struct inode *inode = make_inode(r->fs, entry, key);
     int error = inode_publish(r->fs, r->caller, inode);
 
-    if (error)
+    pthread_mutex_lock(&inode->lock);
+    *refused = error && inode->refused && !fs_has_lost_lease(r->fs);
+    pthread_mutex_unlock(&inode->lock);
+    if (*refused)
+        give_up(r->fs, inode);
+    else if (error)
         keep_upload(r->fs, inode, upload_id);
     else
         forget_name(r->fs, inode); /* the next inode of this name finds it in the store */
     inode_unpin(r->fs, inode);
-    return error;
+    return *refused ? 0 : error;
 }
 
 static void note(struct recovery *r, enum fate fate, const char *path, const char *key,
@@ -144,7 +161,7 @@ static int recover_entry(struct recovery *r, struct journal_entry *entry)
     g_autofree char *key = NULL;
     const char *why;
     enum fate fate;
-    bool is_there = false;
+    bool is_there = false, refused = false;
     int error = recover_check(r, entry, &fate, &why);
 
     if (!error && fate == FATE_ASIDE)
@@ -152,9 +169,13 @@ static int recover_entry(struct recovery *r, struct journal_entry *entry)
     if (!error && fate != FATE_SHOW)
         error = abandon_upload(r, entry);
     if (!error && !is_there && (fate == FATE_SHOW || fate == FATE_ASIDE))
-        error = publish(r, entry, key ? key : entry->path);
+        error = publish(r, entry, key ? key : entry->path, &refused);
     if (error)
         return error;
+    if (refused) {
+        fate = FATE_LOST;
+        why = "the store does not take it, or has lost its upload";
+    }
     note(r, fate, entry->path, key, why);
     if (fate == FATE_SHOW || fate == FATE_ASIDE) {
         r->result->files++;

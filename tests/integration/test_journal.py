@@ -325,6 +325,47 @@ def test_no_journal_and_read_only_leave_it_alone(world):
     world.stop()
 
 
+def test_a_directory_of_others_is_not_used(world):
+    world.journal.mkdir(mode=0o755)
+    mountpoint = world.directory / "mnt"
+    mountpoint.mkdir()
+    result = subprocess.run(
+        [program("dstack-mount"), world.store.url, mountpoint, "-f", "--journal", world.journal,
+         *world.store.arguments], env={**os.environ, **world.store.environment},
+        capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1 and "not ours alone" in result.stderr
+    link = world.directory / "link"
+    target = world.directory / "target"
+    target.mkdir(mode=0o700)
+    link.symlink_to(target)
+    world.store.environment["DSTACK_JOURNAL_DIR"] = str(link)
+    mount = Mount(world.store, world.directory)
+    try:
+        assert "would not survive a crash" in mount.log_path.read_text()
+        (mount.path / "f").write_bytes(b"data")
+        assert world.store.read("f") == b"data"
+        assert list(target.iterdir()) == []
+    finally:
+        mount.kill()
+        del world.store.environment["DSTACK_JOURNAL_DIR"]
+
+
+def test_what_nobody_comes_back_for_is_removed(world):
+    world.journal.mkdir(mode=0o700)
+    for name, days in (("old", 15), ("young", 13)):
+        (world.journal / name).write_bytes(b"")
+        then = time.time() - days * 86400
+        os.utime(world.journal / name, (then, then))
+    world.store.environment["DSTACK_JOURNAL_DIR"] = str(world.journal)
+    mount = Mount(world.store, world.directory)
+    try:
+        names = [path.name for path in world.journal.iterdir()]
+        assert "young" in names and "old" not in names and len(names) == 2
+    finally:
+        mount.kill()
+        del world.store.environment["DSTACK_JOURNAL_DIR"]
+
+
 def test_a_drain_that_fails_leaves_it_to_the_next_mount(s3_store, directory):
     """The store does not answer: what was closed with an error is there after the next mount."""
     with Gate(s3_store) as gate:
