@@ -6,13 +6,26 @@
 #include <errno.h>
 #include <string.h>
 
-#define NAMES_MAX 1000
+#define NAMES_MAX  1000
+#define ADDED_MAX  14 /* ".recovered-999" */
+#define NAME_BYTES 255
+
+/* PATH, cut where something added to it would make it too long. */
+static char *shorten(struct recovery *r, const char *path)
+{
+    char *cut = g_strdup(path), *slash = strrchr(cut, '/'), *name = slash ? slash + 1 : cut;
+    size_t most = store_max_key_bytes(r->fs->store) - ADDED_MAX;
+
+    while (*name && (strlen(name) > NAME_BYTES - ADDED_MAX || strlen(cut) > most))
+        *g_utf8_find_prev_char(name, name + strlen(name)) = '\0';
+    return cut;
+}
 
 /* A name beside ENTRY's that is free, or where it is already: an earlier recovery was killed. */
 static int find_name(struct recovery *r, const struct journal_entry *entry, char **name,
                      bool *is_there)
 {
-    const char *path = entry->path;
+    g_autofree char *path = shorten(r, entry->path);
 
     *is_there = false;
     for (unsigned i = 1; i <= NAMES_MAX; i++) {

@@ -564,6 +564,65 @@ Test(journal, a_publish_that_landed_is_what_it_goes_on_from)
     cr_assert_not(stop());
 }
 
+static void *rename_directory(void *user)
+{
+    fs_rename(fs, &caller, FS_ROOT, "old", FS_ROOT, "new", 0);
+    return NULL;
+}
+
+/* A directory whose files are copied, but not yet deleted where they were; and written to. */
+static void be_killed_while_a_directory_moves(void)
+{
+    struct fs_file *file;
+    pthread_t thread;
+    struct stat st;
+
+    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
+    must(fs_create(fs, &caller, st.st_ino, "f", 0644, O_WRONLY, &file, &st));
+    must(fs_write(fs, &caller, file, 0, "first ", 6));
+    must(fs_fsync(fs, &caller, file));
+    held_store_hold(store, STORE_DELETE_MANY, NULL);
+    pthread_create(&thread, NULL, rename_directory, NULL);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    must(fs_write(fs, &caller, file, 6, "second", 6));
+}
+
+Test(journal, a_file_goes_along_with_its_directory)
+{
+    struct lease_record *previous = lease_record_new(1000);
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+    crash_after(be_killed_while_a_directory_moves, held_store_new);
+    g_ptr_array_add(previous->renames, lease_rename_new("old/", "new/"));
+    start();
+    fs_clear_leftovers(fs, previous, NULL); /* no lease of its own, and it says so at the end */
+    g_byte_array_append(bytes, (const guint8 *)"first second", 12);
+    must_be("new/f", bytes);
+    must_be("old/f", NULL);
+    cr_assert_not(stop());
+    lease_record_free(previous);
+}
+
+static void write_under_a_long_name(void)
+{
+    g_autofree char *name = g_strnfill(250, 'n');
+
+    write_pattern(create_to_write(name), 100);
+}
+
+Test(journal, a_name_that_is_too_long_to_grow_is_cut)
+{
+    g_autofree char *name = g_strnfill(251, 'n');
+    g_autoptr(GByteArray) bytes = pattern(100);
+
+    crash_after(write_under_a_long_name, NULL);
+    recover();
+    memcpy(name + 241, ".recovered", 10);
+    must_be(name, bytes);
+    cr_assert_not(stop());
+}
+
 /* --- bytes that nobody wrote --- */
 
 static bool is_backed_here(const void *user, uint64_t pos, uint64_t length)
