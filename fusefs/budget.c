@@ -1,5 +1,7 @@
 #include "fusefs/budget.h"
 
+#include "fusefs/journal.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 
 struct budget {
     uint64_t limit;
+    struct journal *journal; /* may be NULL */
     pthread_mutex_t lock;
     pthread_cond_t room;
     /* guarded by lock: */
@@ -31,6 +34,11 @@ struct budget *budget_new(uint64_t limit_bytes)
     pthread_cond_init(&budget->room, &attr);
     pthread_condattr_destroy(&attr);
     return budget;
+}
+
+void budget_use_journal(struct budget *budget, struct journal *journal)
+{
+    budget->journal = journal;
 }
 
 void budget_free(struct budget *budget)
@@ -103,19 +111,34 @@ static size_t round_capacity(size_t capacity)
     return rounded;
 }
 
-/* With the lock held: takes CAPACITY out of the budget, dropping warm memory that is in its way. */
+static bool is_for_journal(const struct budget *budget, enum budget_lane lane)
+{
+    return budget->journal && lane == BUDGET_DIRTY;
+}
+
+/* With the lock held: warm memory that is in the way of what is used is dropped, the journal's too.
+ */
+static void drop_idle(struct budget *budget)
+{
+    uint64_t room = budget->limit - budget->used;
+
+    while (budget->idle->len && (uint64_t)budget->idle->len * BUFFER_MAX > room)
+        munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
+    if (budget->journal)
+        journal_trim(budget->journal, room - (uint64_t)budget->idle->len * BUFFER_MAX);
+}
+
+/* With the lock held: takes CAPACITY out of the budget. *WARM: memory for it, or NULL. */
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
     *warm = NULL;
     if (budget->used + capacity > lane_limit(budget, lane))
         return false;
-    if (capacity == BUFFER_MAX && budget->idle->len)
+    if (capacity == BUFFER_MAX && budget->idle->len && !is_for_journal(budget, lane))
         *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
     budget->used += capacity;
     budget->peak = MAX(budget->peak, budget->used);
-    while (budget->idle->len &&
-           budget->used + (uint64_t)budget->idle->len * BUFFER_MAX > budget->limit)
-        munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
+    drop_idle(budget);
     return true;
 }
 
@@ -130,16 +153,28 @@ static void give_back(struct budget *budget, size_t capacity, uint8_t *warm)
     pthread_mutex_unlock(&budget->lock);
 }
 
-static struct buffer *make_buffer(struct budget *budget, size_t capacity, uint8_t *memory)
+/* Of the process alone; NULL: there is none. */
+static uint8_t *map_memory(size_t capacity)
 {
+    void *memory;
+
+    if (capacity < BUFFER_MAX)
+        return g_try_malloc(capacity);
+    memory = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum budget_lane lane,
+                                  uint8_t *memory)
+{
+    bool in_journal = is_for_journal(budget, lane);
     struct buffer *buffer;
 
-    if (!memory && capacity == BUFFER_MAX) {
-        memory = mmap(NULL, BUFFER_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
-            memory = NULL;
-    } else if (!memory) {
-        memory = g_try_malloc(capacity);
+    if (in_journal)
+        memory = journal_alloc(budget->journal, capacity);
+    if (!memory) {
+        in_journal = false;
+        memory = map_memory(capacity);
     }
     if (!memory) {
         give_back(budget, capacity, NULL);
@@ -148,7 +183,18 @@ static struct buffer *make_buffer(struct budget *budget, size_t capacity, uint8_
     buffer = g_new0(struct buffer, 1);
     buffer->budget = budget;
     buffer->capacity = capacity;
+    buffer->in_journal = in_journal;
     buffer->data = memory;
+    atomic_store(&buffer->refs, 1);
+    return buffer;
+}
+
+struct buffer *buffer_over(const void *data, uint32_t size)
+{
+    struct buffer *buffer = g_new0(struct buffer, 1);
+
+    buffer->capacity = buffer->filled = size;
+    buffer->data = (uint8_t *)data;
     atomic_store(&buffer->refs, 1);
     return buffer;
 }
@@ -162,7 +208,7 @@ struct buffer *buffer_try_new(struct budget *budget, size_t capacity, enum budge
     pthread_mutex_lock(&budget->lock);
     taken = take(budget, capacity, lane, &warm);
     pthread_mutex_unlock(&budget->lock);
-    return taken ? make_buffer(budget, capacity, warm) : NULL;
+    return taken ? make_buffer(budget, capacity, lane, warm) : NULL;
 }
 
 struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budget_lane lane,
@@ -187,7 +233,7 @@ struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budg
         rc = pthread_cond_timedwait(&budget->room, &budget->lock, &until);
     budget->waiting--;
     pthread_mutex_unlock(&budget->lock);
-    return taken ? make_buffer(budget, capacity, warm) : NULL;
+    return taken ? make_buffer(budget, capacity, lane, warm) : NULL;
 }
 
 struct buffer *buffer_ref(struct buffer *buffer)
@@ -198,13 +244,18 @@ struct buffer *buffer_ref(struct buffer *buffer)
 
 void buffer_unref(struct buffer *buffer)
 {
+    struct budget *budget = buffer ? buffer->budget : NULL;
+
     if (!buffer || atomic_fetch_sub(&buffer->refs, 1) != 1)
         return;
-    if (buffer->capacity == BUFFER_MAX) {
-        give_back(buffer->budget, buffer->capacity, buffer->data);
-    } else {
+    if (budget && buffer->in_journal) {
+        journal_free(budget->journal, buffer->data, buffer->capacity);
+        give_back(budget, buffer->capacity, NULL);
+    } else if (budget && buffer->capacity == BUFFER_MAX) {
+        give_back(budget, BUFFER_MAX, buffer->data);
+    } else if (budget) {
         g_free(buffer->data);
-        give_back(buffer->budget, buffer->capacity, NULL);
+        give_back(budget, buffer->capacity, NULL);
     }
     g_free(buffer);
 }

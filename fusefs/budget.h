@@ -18,19 +18,23 @@
 #define BUFFER_MAX (1024 * 1024)
 
 struct budget;
+struct journal;
 
 enum budget_lane { BUDGET_AHEAD, BUDGET_DIRTY, BUDGET_WANTED };
 
 struct buffer {
-    struct budget *budget;
+    struct budget *budget; /* NULL: the memory is somebody else's */
     atomic_uint refs;
     atomic_uint frozen; /* requests that are sending it: bytes that were filled may not change */
     uint32_t capacity;
     uint32_t filled; /* guarded by the owner's lock */
+    bool in_journal; /* its bytes outlive the process */
     uint8_t *data;
 };
 
 struct budget *budget_new(uint64_t limit_bytes);
+/* Dirty data is kept in JOURNAL from now on. Before the first buffer. */
+void budget_use_journal(struct budget *budget, struct journal *journal);
 void budget_free(struct budget *budget); /* no buffer may be left; takes NULL */
 
 /* The default: the smaller of 512 MiB and a quarter of the tightest cgroup limit above us. */
@@ -42,6 +46,9 @@ struct buffer *buffer_try_new(struct budget *budget, size_t capacity, enum budge
 /* The same, after waiting up to TIMEOUT_MS for room. */
 struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budget_lane lane,
                                unsigned timeout_ms);
+
+/* SIZE bytes at DATA that stay where they are; they count in no budget. */
+struct buffer *buffer_over(const void *data, uint32_t size);
 
 struct buffer *buffer_ref(struct buffer *buffer);
 void buffer_unref(struct buffer *buffer); /* takes NULL */

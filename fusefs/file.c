@@ -25,6 +25,7 @@ static struct fs_file *file_new(struct inode *inode, int flags)
         inode->writers++;
     if ((flags & O_ACCMODE) != O_WRONLY)
         inode->readers++;
+    journal_state(inode);
     return file;
 }
 
@@ -85,6 +86,7 @@ int fs_create(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, cons
         return fs_create(fs, caller, parent_ino, name, mode, flags, file, st);
     if (error)
         return error;
+    journal_start(fs, inode);
     pthread_mutex_lock(&inode->lock);
     inode->data_dirty = true;
     *file = file_new(inode, flags); /* takes the pin over */
@@ -119,6 +121,8 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
         inode_unpin(fs, inode);
         return error;
     }
+    if (writes(flags))
+        journal_start(fs, inode);
     if (flags & O_TRUNC)
         error = inode_truncate(fs, caller, inode, 0);
     if (error)
@@ -249,18 +253,22 @@ int fs_fsync(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
     pthread_mutex_lock(&inode->lock);
     dirty = (inode_is_dirty(inode) || inode->publishing) && !inode->vanished;
     lost = inode_is_dirty(inode) && atomic_load(&inode->replaced); /* no name to save it under */
+    inode->syncing += dirty;
+    journal_state(inode);
     pthread_mutex_unlock(&inode->lock);
     if (!dirty)
         return lost ? ESTALE : 0;
     error = publish_earlier_failures(fs, caller, inode);
     if (!error)
         error = inode_publish(fs, caller, inode);
-    if (error) {
-        pthread_mutex_lock(&inode->lock);
-        if (inode_is_dirty(inode) && !inode->failed_close)
-            inode->failed_close = atomic_fetch_add(&fs->failed_closes, 1) + 1;
-        pthread_mutex_unlock(&inode->lock);
+    pthread_mutex_lock(&inode->lock);
+    inode->syncing--;
+    if (error && inode_is_dirty(inode) && !inode->failed_close) {
+        inode->failed_close = atomic_fetch_add(&fs->failed_closes, 1) + 1;
+        journal_image(fs, inode);
     }
+    journal_state(inode);
+    pthread_mutex_unlock(&inode->lock);
     return error;
 }
 
@@ -270,6 +278,7 @@ char *inode_end_vanished(struct fs *fs, struct inode *inode)
         return NULL;
     upload_discard(fs, inode);
     inode->data_dirty = inode->attrs_dirty = false;
+    journal_clean(fs, inode);
     return key_is_staged(inode->base_key) ? g_steal_pointer(&inode->base_key) : NULL;
 }
 
@@ -294,10 +303,11 @@ void fs_release(struct fs *fs, struct fs_file *file)
         inode->writers--;
     if ((file->flags & O_ACCMODE) != O_WRONLY)
         inode->readers--;
+    journal_state(inode);
     if (inode->handles == 0) {
         streams_drop(inode);
         if (!inode->publishing)
-            layout_drop_clean(&inode->layout);
+            journal_drop_clean(fs, inode);
         staged = inode_end_vanished(fs, inode);
     }
     pthread_mutex_unlock(&inode->lock);

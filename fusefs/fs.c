@@ -45,6 +45,10 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->store = store_ref(store);
     fs->owner = options->lease ? g_strdup(lease_owner(options->lease)) : g_uuid_string_random();
     set_defaults(fs, options);
+    fs->journal = options->journal;
+    budget_use_journal(fs->budget, fs->journal);
+    fs->recovered.aside = g_ptr_array_new_with_free_func(g_free);
+    fs->recovered.lost = g_ptr_array_new_with_free_func(g_free);
     fs->max_upload_bytes = fs_max_upload_bytes(fs);
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
@@ -58,6 +62,11 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
     publishers_start(fs);
     return fs;
+}
+
+const struct fs_recovered *fs_recovered(const struct fs *fs)
+{
+    return &fs->recovered;
 }
 
 bool fs_has_lost_lease(struct fs *fs)
@@ -140,10 +149,11 @@ bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved)
 }
 
 /* Those of files that are still known; the store's threads may be taking others off the table. */
-static void abort_uploads(struct fs *fs)
+static bool abort_uploads(struct fs *fs)
 {
     g_autoptr(GPtrArray) all = g_ptr_array_new();
     GHashTableIter iter;
+    bool all_aborted = true;
     gpointer value;
 
     pthread_mutex_lock(&fs->lock);
@@ -157,22 +167,32 @@ static void abort_uploads(struct fs *fs)
         struct inode *inode = all->pdata[i];
 
         pthread_mutex_lock(&inode->lock);
-        upload_discard(fs, inode);
+        if (!journal_tells_of(inode)) {
+            upload_discard(fs, inode);
+        } else if (inode->upload) {
+            inode->upload->error = ECANCELED; /* nothing more goes up; the next mount goes on */
+            all_aborted = false;
+        }
         pthread_mutex_unlock(&inode->lock);
     }
+    return all_aborted;
 }
 
 void fs_free(struct fs *fs)
 {
     publishers_stop(fs);
-    abort_uploads(fs);
-    leftovers_abort_lost(fs);
+    if (abort_uploads(fs))
+        leftovers_abort_lost(fs);
     store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
+    if (fs->journal)
+        journal_seal(fs->journal); /* what is unsaved is for the next mount */
     inodes_free_all(fs);
     g_queue_clear(&fs->dirty);
     budget_free(fs->budget);
     g_hash_table_unref(fs->complaints);
     g_hash_table_unref(fs->lost_uploads);
+    g_ptr_array_unref(fs->recovered.aside);
+    g_ptr_array_unref(fs->recovered.lost);
     g_free(fs->owner);
     g_free(fs);
 }

@@ -21,6 +21,8 @@ struct fs;
 struct fs_file;
 struct fs_dir;
 
+struct fs_caller;
+struct journal;
 struct lease;
 struct lease_record;
 
@@ -32,6 +34,9 @@ struct fs_options {
     uint64_t part_bytes;       /* 0: 8 MiB */
     unsigned sync_interval_ms; /* 0: 1000 */
     unsigned attr_ttl_ms;      /* how long what the store said is believed; 0: 1000 */
+    /* Where unsaved data outlives a crash; NULL: nowhere. Closed by the caller, after fs_free. */
+    struct journal *journal;
+    bool (*cancelled)(const struct fs_caller *caller); /* asked while it recovers; may be NULL */
     bool read_only;
     uid_t uid; /* of what carries no attributes of its own */
     gid_t gid;
@@ -60,9 +65,9 @@ enum fs_set {
 /* Holds a reference to STORE, whose prefix is empty or ends in '/'. Starts its threads. */
 struct fs *fs_new(struct store *store, const struct fs_options *options);
 
-/* Clears up behind mounts that ended badly: their renames are finished, their uploads aborted,
- * their staged objects removed. PREVIOUS (may be NULL) is whose lease was taken over. Before any
- * other call. */
+/* Clears up behind mounts that ended badly: their renames are finished, what their journals tell of
+ * is saved, their uploads aborted, their staged objects removed. PREVIOUS (may be NULL) is whose
+ * lease was taken over. Before any other call. */
 bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GError **error);
 
 /* Refuses new writes (EROFS), then saves all that is dirty, for at most TIMEOUT_MS (0: no limit).
@@ -144,6 +149,13 @@ bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *ent
 void fs_closedir(struct fs_dir *dir);
 
 int fs_statfs(struct fs *fs, struct statvfs *st);
+
+/* What fs_clear_leftovers found in journals and saved. */
+struct fs_recovered {
+    uint64_t files, bytes;
+    GPtrArray *aside, *lost; /* char*: beside their names; not at all */
+};
+const struct fs_recovered *fs_recovered(const struct fs *fs);
 
 /* For tests and the status file. */
 uint64_t fs_peak_bytes(struct fs *fs);

@@ -10,6 +10,7 @@
 #include "config/log.h"
 #include "fusefs/budget.h"
 #include "fusefs/fs.h"
+#include "fusefs/journal.h"
 #include "fusefs/layout.h"
 #include "fusefs/lease.h"
 #include "fusefs/staged.h"
@@ -82,6 +83,8 @@ struct inode {
     atomic_bool replaced;
     bool grown; /* another client added to it, since the last open here */
     unsigned handles, readers, writers;
+    unsigned syncing;              /* closes and fsyncs under way */
+    struct journal_chain *journal; /* NULL: none of it is told */
     struct layout layout;
     struct upload *upload;
     GQueue streams; /* readahead.c */
@@ -105,6 +108,7 @@ struct fs {
     struct store *store;
     struct fs_options options;
     struct budget *budget;
+    struct journal *journal; /* NULL: none */
     uint64_t part_bytes, max_upload_bytes;
     char *owner; /* what our own objects are named after */
     atomic_uint staged_count;
@@ -136,6 +140,7 @@ struct fs {
     bool gate_closed;
 
     atomic_llong reopen_until_ms; /* somebody whose open came too late opens once more */
+    struct fs_recovered recovered;
     atomic_bool draining;
     pthread_t publishers[4];
 };
@@ -258,8 +263,33 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent, const c
 /* INODE is about to lose its name: its bytes move aside while somebody has it open, and its turn to
  * publish is held until inode_publish_end. */
 int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode);
-void unhide_open_file(struct inode *inode); /* it keeps it after all */
+void unhide_open_file(struct fs *fs, struct inode *inode); /* it keeps it after all */
 int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+
+/* --- journal_inode.c: what is unsaved, for who finds it after a crash. All but the first two and
+ * journal_end with inode->lock held. --- */
+/* INODE is about to be changed: its path is known from now on. No lock held. */
+void journal_start(struct fs *fs, struct inode *inode);
+void journal_moved(struct fs *fs, struct inode *inode); /* it, or its directory; fs->lock held */
+void journal_end(struct fs *fs, struct inode *inode);   /* before it is freed */
+/* The inode as it is now, in place of what was told; nothing when it is saved. Before memory that
+ * was told of is given up. */
+void journal_image(struct fs *fs, struct inode *inode);
+/* Behind a change: the file is told of, if it was not. */
+void journal_ensure(struct fs *fs, struct inode *inode);
+/* Before the layout lets go of what is replaced or cut. */
+void journal_put(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t length,
+                 const struct buffer *buffer, uint32_t buffer_offset);
+void journal_put_in_place(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t length);
+void journal_resize(struct fs *fs, struct inode *inode, uint64_t size);
+void journal_state(struct inode *inode); /* writers, syncing, upload… changed */
+void journal_due(struct inode *inode);   /* the timer is to publish it */
+/* A publish has ended; IS_VISIBLE: what is dirty now came later. */
+void journal_published(struct fs *fs, struct inode *inode, bool is_visible);
+void journal_clean(struct fs *fs, struct inode *inode);      /* nothing of it is to be found */
+void journal_drop_clean(struct fs *fs, struct inode *inode); /* layout_drop_clean */
+bool journal_tells_of(const struct inode *inode);
+void journal_set_path(struct fs *fs, struct inode *inode, const char *path);
 
 /* --- write.c --- */
 void make_room(struct fs *fs); /* memory is short; no lock held */
@@ -304,6 +334,7 @@ void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; 
 bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */
 
 /* --- publisher.c --- */
+bool inode_grows_slowly(const struct inode *inode); /* a log, though it has an upload */
 /* Files whose close failed before INODE's. */
 int publish_earlier_failures(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 void publishers_start(struct fs *fs);

@@ -1,11 +1,13 @@
 /* The tree of inodes. An inode lives while the kernel counts lookups of it, something pins it, or
  * it has children; names are found through fs->lock alone. */
-#include "fusefs/fs_internal.h"
+#include "fusefs/upload.h"
 
 #include <string.h>
 
-static void inode_free(struct inode *inode)
+static void inode_free(struct fs *fs, struct inode *inode)
 {
+    journal_end(fs, inode);
+    g_clear_pointer(&inode->upload, upload_free);
     layout_clear(&inode->layout);
     g_clear_pointer(&inode->children, g_hash_table_unref);
     g_clear_pointer(&inode->names, g_hash_table_unref);
@@ -114,7 +116,7 @@ static void reap(struct fs *fs, struct inode *inode)
             names_add(fs, parent, name, type); /* it is still there, only not in use */
         names_forget(fs, inode);
         g_hash_table_remove(fs->inodes, &inode->ino);
-        inode_free(inode);
+        inode_free(fs, inode);
         inode = parent;
     }
 }
@@ -230,7 +232,7 @@ void inodes_free_all(struct fs *fs)
     g_hash_table_iter_init(&iter, fs->inodes);
     while (g_hash_table_iter_next(&iter, NULL, &inode)) {
         streams_drop(inode);
-        inode_free(inode);
+        inode_free(fs, inode);
     }
     g_hash_table_unref(fs->inodes);
 }

@@ -120,6 +120,18 @@ void layout_set_object(struct layout *layout, uint64_t size)
         g_array_append_val(layout->extents, extent);
 }
 
+void layout_set_places(struct layout *layout, uint64_t start, uint64_t end, bool in_object,
+                       bool in_part)
+{
+    unsigned first = split(layout, start), last = split(layout, end);
+
+    for (unsigned i = first; i < last; i++) {
+        at(layout, i)->in_object = in_object;
+        at(layout, i)->in_part = in_part;
+    }
+    merge_around(layout, first, last);
+}
+
 void layout_resize(struct layout *layout, uint64_t size)
 {
     uint64_t old = layout_size(layout);
@@ -291,6 +303,14 @@ uint64_t layout_drop_clean(struct layout *layout)
     return dropped;
 }
 
+bool layout_has_sent_memory(const struct layout *layout)
+{
+    for (unsigned i = 0; i < layout->extents->len; i++)
+        if (at(layout, i)->buffer && at(layout, i)->in_part)
+            return true;
+    return false;
+}
+
 bool layout_forget_parts(struct layout *layout)
 {
     bool whole = true;
@@ -369,6 +389,16 @@ bool layout_is_unchanged(const struct layout *layout, const struct layout *sent,
         start = MIN(layout_at(layout, here)->end, layout_at(sent, there)->end);
     }
     return true;
+}
+
+bool layout_is_in_part(const struct layout *layout, uint64_t start, uint64_t end)
+{
+    for (unsigned i = layout_find(layout, start); i < layout->extents->len && start < end; i++) {
+        if (!at(layout, i)->in_part)
+            return false;
+        start = at(layout, i)->end;
+    }
+    return start >= end;
 }
 
 bool layout_only_in_part(const struct layout *layout, uint64_t start, uint64_t end)

@@ -40,6 +40,10 @@ unsigned layout_find(const struct layout *layout, uint64_t offset);
 /* The whole file is SIZE bytes of the base object. */
 void layout_set_object(struct layout *layout, uint64_t size);
 
+/* Says of [start, end) where else than in memory it is. */
+void layout_set_places(struct layout *layout, uint64_t start, uint64_t end, bool in_object,
+                       bool in_part);
+
 /* Cuts, or extends with a hole. */
 void layout_resize(struct layout *layout, uint64_t size);
 
@@ -68,6 +72,9 @@ void layout_mark_saved(struct layout *layout, const struct layout *saved, bool k
 /* Lets go of memory whose bytes are elsewhere too. Returns the bytes given up. */
 uint64_t layout_drop_clean(struct layout *layout);
 
+/* Whether some memory is of bytes that are in a part too. */
+bool layout_has_sent_memory(const struct layout *layout);
+
 /* The same for LAYOUT's upload: it is gone, so nothing is in it. False when bytes were only there.
  */
 bool layout_forget_parts(struct layout *layout);
@@ -85,6 +92,9 @@ bool layout_is_saved(const struct layout *layout);
  * that are nowhere but in a part are those that were sent. */
 bool layout_is_unchanged(const struct layout *layout, const struct layout *sent, uint64_t start,
                          uint64_t end);
+
+/* Whether every byte of [start, end) is in the open upload. */
+bool layout_is_in_part(const struct layout *layout, uint64_t start, uint64_t end);
 
 /* Whether some byte of [start, end) is nowhere but in the open upload. */
 bool layout_only_in_part(const struct layout *layout, uint64_t start, uint64_t end);

@@ -221,17 +221,34 @@ struct lease *lease_acquire(struct store *store, const struct lease_options *opt
     return NULL;
 }
 
+static void stop_beating(struct lease *lease)
+{
+    pthread_mutex_lock(&lease->lock);
+    lease->stopping = true;
+    pthread_cond_broadcast(&lease->changed);
+    pthread_mutex_unlock(&lease->lock);
+    pthread_join(lease->thread, NULL);
+}
+
+void lease_abandon(struct lease *lease)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!lease)
+        return;
+    stop_beating(lease);
+    if (!lease_beat(lease, &error)) /* with all that is under way */
+        log_info("the lease stays as it was: %s", error->message);
+    lease_free(lease);
+}
+
 void lease_release(struct lease *lease)
 {
     g_autoptr(GError) error = NULL;
 
     if (!lease)
         return;
-    pthread_mutex_lock(&lease->lock);
-    lease->stopping = true;
-    pthread_cond_broadcast(&lease->changed);
-    pthread_mutex_unlock(&lease->lock);
-    pthread_join(lease->thread, NULL);
+    stop_beating(lease);
     /* S3's DELETE takes no condition. Within its ttl the lease can be nobody else's. */
     if (lease_assure(lease, &error) && !store_delete(lease->store, lease->key, &error))
         log_info("the lease stays until it lapses: %s", error->message);

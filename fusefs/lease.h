@@ -33,6 +33,10 @@ struct lease *lease_acquire(struct store *store, const struct lease_options *opt
 /* Gives it back: its object is deleted, if it still is ours. Takes NULL. */
 void lease_release(struct lease *lease);
 
+/* Ends like a process that is killed: its object stays, for the next mount to find what is under
+ * way. Takes NULL. */
+void lease_abandon(struct lease *lease);
+
 const char *lease_owner(const struct lease *lease);
 bool lease_is_exclusive(const struct lease *lease);
 

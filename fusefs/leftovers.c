@@ -8,7 +8,7 @@
  * wrote the id down. Only an exclusive mount aborts those: all of a key that may have one, and
  * those that began when the dead mount last wrote its lease.
  */
-#include "fusefs/fs_internal.h"
+#include "fusefs/recover.h"
 
 #include <errno.h>
 #include <string.h>
@@ -121,7 +121,7 @@ static int finish_rename(struct fs *fs, const struct lease_rename *rename)
     return 0;
 }
 
-static bool clear_record(struct fs *fs, const struct lease_record *record, GError **error)
+static bool abort_uploads(struct fs *fs, const struct lease_record *record, GError **error)
 {
     for (guint i = 0; i < record->uploads->len; i++) {
         const struct lease_upload *upload = record->uploads->pdata[i];
@@ -131,7 +131,25 @@ static bool clear_record(struct fs *fs, const struct lease_record *record, GErro
         else if (fs_is_authority(fs) &&
                  !abort_wanted(fs, upload->key, 0, is_of_key, upload->key, error))
             return false;
+        if (*upload->id)
+            upload_forget(fs, upload->id);
     }
+    return true;
+}
+
+/* They stand in our lease now, until they are aborted: we may end badly too. */
+static void adopt_uploads(struct fs *fs, const struct lease_record *record)
+{
+    for (guint i = 0; fs->options.lease && i < record->uploads->len; i++) {
+        const struct lease_upload *upload = record->uploads->pdata[i];
+
+        if (*upload->id)
+            lease_add_upload(fs->options.lease, upload->key, upload->id);
+    }
+}
+
+static bool finish_renames(struct fs *fs, const struct lease_record *record, GError **error)
+{
     for (guint i = 0; i < record->renames->len; i++) {
         const struct lease_rename *rename = record->renames->pdata[i];
         int code = finish_rename(fs, rename);
@@ -181,7 +199,7 @@ static bool clear_writer(const struct store_object *object, void *user, GError *
     record = read_record(c->fs, object->key);
     if (!record || !has_lapsed(c, object, record))
         return true;
-    if (!clear_record(c->fs, record, error))
+    if (!abort_uploads(c->fs, record, error) || !finish_renames(c->fs, record, error))
         return false;
     staged = g_strconcat(STAGED_PREFIX, record->owner, "/", NULL);
     g_ptr_array_add(c->keys, g_strdup(object->key));
@@ -216,7 +234,15 @@ bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GErr
     g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
     struct clearing c = {.fs = fs, .keys = keys};
 
-    if (previous && !clear_record(fs, previous, error))
+    if (previous)
+        adopt_uploads(fs, previous);
+    /* Names first, since that is where the journal's files are; uploads last, since it may go on
+     * with them. */
+    if (previous && !finish_renames(fs, previous, error))
+        return false;
+    if (!fs_recover(fs, previous, error))
+        return false;
+    if (previous && !abort_uploads(fs, previous, error))
         return false;
     if (previous && previous->written_ns && fs_is_authority(fs) &&
         !abort_wanted(fs, "", 0, began_at_the_end, previous, error))

@@ -7,8 +7,10 @@
 #include "config/error.h"
 #include "config/log.h"
 #include "config/units.h"
+#include "fusefs/budget.h"
 #include "fusefs/fs.h"
 #include "fusefs/fuse_ops.h"
+#include "fusefs/journal.h"
 #include "fusefs/lease.h"
 #include "fusefs/status.h"
 #include "storage/remote.h"
@@ -37,9 +39,9 @@ struct program {
     /* what was asked for */
     char *source, *mountpoint;
     char *endpoint, *region, *profile, *cacert, *status_file;
-    char *budget, *part_size, *mode_name, **mount_options;
+    char *budget, *part_size, *mode_name, **mount_options, *journal_dir;
     int sync_interval_ms, attr_ttl_ms, drain_timeout_s, lease_ttl_s;
-    gboolean foreground, virtual_host, version;
+    gboolean foreground, virtual_host, version, no_journal;
     enum mode mode;
     char *other_options;
     /* what came of it */
@@ -47,6 +49,7 @@ struct program {
     struct fs *fs;
     struct fuse_ops *ops;
     struct lease *lease;
+    struct journal *journal;
     atomic_bool drained, failed;
     pthread_t signal_thread;
 };
@@ -81,6 +84,11 @@ static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GErr
          "Believe what the store said for this long (1000)", "MS"},
         {"drain-timeout", 0, 0, G_OPTION_ARG_INT, &p->drain_timeout_s,
          "At SIGTERM, save for at most this long (0: until all is saved)", "SECONDS"},
+        {"journal", 0, 0, G_OPTION_ARG_FILENAME, &p->journal_dir,
+         "Keep unsaved data here while it is unsaved, for after a crash (/dev/shm/dstack-UID)",
+         "DIR"},
+        {"no-journal", 0, 0, G_OPTION_ARG_NONE, &p->no_journal,
+         "Keep it in memory alone, and leave alone what an earlier crash left", NULL},
         {"status-file", 0, 0, G_OPTION_ARG_FILENAME, &p->status_file,
          "Keep the state here, as JSON", "FILE"},
         {"version", 0, 0, G_OPTION_ARG_NONE, &p->version, "Print the version", NULL},
@@ -254,11 +262,18 @@ static bool take_lease(struct program *p, struct store *store, struct lease_reco
     return p->lease != NULL;
 }
 
+static void set_status(struct program *p, const char *state, const char *error,
+                       const GPtrArray *unsaved)
+{
+    status_write(p->status_file, state, p->mountpoint, p->fs ? fs_recovered(p->fs) : NULL, error,
+                 unsaved);
+}
+
 static void report_ready(void *user)
 {
     struct program *p = user;
 
-    status_write(p->status_file, "ready", p->mountpoint, NULL, NULL);
+    set_status(p, "ready", NULL, NULL);
     if (p->ready_fd >= 0) {
         ssize_t written = write(p->ready_fd, READY, strlen(READY));
 
@@ -277,7 +292,7 @@ static void drain(struct program *p, const sigset_t *signals)
 
     if (atomic_exchange(&p->drained, true))
         return;
-    status_write(p->status_file, "draining", p->mountpoint, NULL, NULL);
+    set_status(p, "draining", NULL, NULL);
     while (!saved && !abandoned) {
         struct timespec none = {0, 0};
 
@@ -293,7 +308,7 @@ static void drain(struct program *p, const sigset_t *signals)
     atomic_store(&p->failed, true);
     for (guint i = 0; i < unsaved->len; i++)
         log_error("not saved: %s", (char *)unsaved->pdata[i]);
-    status_write(p->status_file, "failed", p->mountpoint, "not everything was saved", unsaved);
+    set_status(p, "failed", "not everything was saved", unsaved);
     if (abandoned) {
         /* What is under way may wait for the store for a minute, and there is no time left: it ends
          * as after a crash, which the next mount clears up. */
@@ -353,6 +368,48 @@ static gboolean mount_and_serve(struct program *p, const char *url, GError **err
     return ok;
 }
 
+static bool is_cancelled(const struct fs_caller *caller)
+{
+    return is_asked_to_stop(NULL);
+}
+
+/* The default directory may be missing or full; one that was asked for may not. */
+static bool go_without_journal(const struct program *p, GError *why, GError **error)
+{
+    if (p->journal_dir) {
+        g_propagate_error(error, why);
+        return false;
+    }
+    log_warning("%s; unsaved data would not survive a crash", why->message);
+    g_error_free(why);
+    return true;
+}
+
+/* Only who is alone writes again what an earlier mount had not saved. */
+static bool open_journal(struct program *p, const char *url, uint64_t budget_bytes, GError **error)
+{
+    g_autofree char *source = g_strdup_printf("%s %s", url, p->endpoint ? p->endpoint : "");
+    GError *why = NULL;
+
+    if (p->no_journal || !p->lease || !lease_is_exclusive(p->lease))
+        return true;
+    p->journal = journal_open(p->journal_dir, source,
+                              budget_bytes ? budget_bytes : budget_default_bytes(), &why);
+    return p->journal || go_without_journal(p, why, error);
+}
+
+/* What earlier mounts left is cleared up, and what this one will leave is written down. */
+static bool take_over(struct program *p, const struct lease_record *previous, GError **error)
+{
+    GError *why = NULL;
+
+    if (!p->lease)
+        return true;
+    if (!fs_clear_leftovers(p->fs, previous, error))
+        return false;
+    return !p->journal || journal_begin(p->journal, &why) || go_without_journal(p, why, error);
+}
+
 static gboolean serve(struct program *p, GError **error)
 {
     struct fs_options options = {
@@ -367,7 +424,7 @@ static gboolean serve(struct program *p, GError **error)
     g_autofree char *url = NULL;
     gboolean ok;
 
-    status_write(p->status_file, "mounting", p->mountpoint, NULL, NULL);
+    set_status(p, "mounting", NULL, NULL);
     if (!read_mode(p, error) || !read_size(p->budget, "budget", &options.budget_bytes, error) ||
         !read_size(p->part_size, "part-size", &options.part_bytes, error) ||
         !check_mountpoint(p->mountpoint, error) || !check_not_inside(p, error))
@@ -375,14 +432,22 @@ static gboolean serve(struct program *p, GError **error)
     store = open_source(p, &url, error);
     if (!store || !store_check(store, error) || !take_lease(p, store, &previous, error))
         return FALSE;
+    if (!open_journal(p, url, options.budget_bytes, error)) {
+        lease_release(p->lease);
+        return FALSE;
+    }
     options.lease = p->lease;
+    options.journal = p->journal;
+    options.cancelled = is_cancelled;
     options.read_only = p->mode == MODE_READ_ONLY;
     p->fs = fs_new(store, &options);
-    ok =
-        (!p->lease || fs_clear_leftovers(p->fs, previous, error)) && mount_and_serve(p, url, error);
+    ok = take_over(p, previous, error) && mount_and_serve(p, url, error);
     log_info("memory at its peak: %" G_GUINT64_FORMAT " bytes", fs_peak_bytes(p->fs));
-    fs_free(p->fs);
-    lease_release(p->lease);
+    fs_free(g_steal_pointer(&p->fs));
+    if (journal_close(p->journal)) /* its uploads stand in the lease */
+        lease_abandon(p->lease);
+    else
+        lease_release(p->lease);
     return ok;
 }
 
@@ -440,7 +505,7 @@ static int daemonise(struct program *p)
 
 static void report_failure(struct program *p, const GError *error)
 {
-    status_write(p->status_file, "failed", p->mountpoint, error->message, NULL);
+    set_status(p, "failed", error->message, NULL);
     tell(error->message, p);
 }
 
@@ -456,6 +521,7 @@ static void program_clear(struct program *p)
     g_free(p->budget);
     g_free(p->part_size);
     g_free(p->mode_name);
+    g_free(p->journal_dir);
     g_free(p->other_options);
     g_strfreev(p->mount_options);
 }
@@ -496,6 +562,6 @@ int main(int argc, char **argv)
         return 1;
     }
     if (!atomic_load(&p.failed))
-        status_write(p.status_file, "done", p.mountpoint, NULL, NULL);
+        set_status(&p, "done", NULL, NULL);
     return atomic_load(&p.failed) ? 1 : 0;
 }

@@ -119,6 +119,7 @@ void forget_name(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&fs->lock);
     pthread_mutex_lock(&inode->lock);
     inode->vanished = true;
+    journal_clean(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }
 
@@ -258,6 +259,7 @@ static void set_attrs(struct fs *fs, struct inode *inode, const struct stat *to,
     /* An upload that began carries the attributes of then: they are put right when it is there. */
     inode->attrs_explicit = inode->attrs_explicit || inode->upload;
     inode_mark_dirty(fs, inode);
+    journal_image(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }
 
@@ -285,6 +287,8 @@ int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const stru
     error = inode_refresh(fs, caller, inode);
     if (!error && (set & FS_SET_SIZE))
         error = is_directory(inode) ? EISDIR : inode_truncate(fs, caller, inode, to->st_size);
+    if (!error)
+        journal_start(fs, inode);
     if (!error && (set & ~FS_SET_SIZE) && inode != fs->root)
         set_attrs(fs, inode, to, set);
     if (!error)

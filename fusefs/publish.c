@@ -207,6 +207,8 @@ static int publish_once(struct publish *p)
 
     pthread_mutex_lock(&inode->lock);
     end_publish(p, error, now_ms() - began);
+    /* Before the snapshot gives up memory that the journal tells of. */
+    journal_published(fs, inode, !error && p->goal == GOAL_VISIBLE);
     pthread_mutex_unlock(&inode->lock);
     for (guint i = 0; i < p->leftovers->len; i++)
         staged_remove(fs, p->leftovers->pdata[i]);

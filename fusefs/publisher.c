@@ -104,6 +104,11 @@ static void roll_window(struct fs *fs, struct inode *inode, int64_t now)
     inode->window_ms = now;
 }
 
+bool inode_grows_slowly(const struct inode *inode)
+{
+    return inode->slow_windows >= SLOW_WINDOWS;
+}
+
 /* Whether the timer publishes INODE now: what nobody will close, and what grows slowly. */
 static bool is_due(struct fs *fs, struct inode *inode, void *user)
 {
@@ -124,14 +129,24 @@ static bool is_due(struct fs *fs, struct inode *inode, void *user)
         return false;
     if (inode->rewritten)
         return false; /* replaced as a whole, at close or fsync */
-    slow = inode->slow_windows >= SLOW_WINDOWS || now - inode->dirty_ms > IDLE_MS;
+    slow = inode_grows_slowly(inode) || now - inode->dirty_ms > IDLE_MS;
     return inode->upload || key_is_staged(inode->base_key) ? slow : inode->data_dirty;
+}
+
+/* Noted, so that who finds it after a crash publishes it too. inode->lock held. */
+static bool is_due_now(struct fs *fs, struct inode *inode, void *user)
+{
+    bool due = is_due(fs, inode, user);
+
+    if (due)
+        journal_due(inode);
+    return due;
 }
 
 static struct inode *find_due(struct fs *fs)
 {
     struct inode *first_failed = find_first_failed(fs, NULL);
-    struct inode *due = find_dirty(fs, is_due, first_failed);
+    struct inode *due = find_dirty(fs, is_due_now, first_failed);
 
     if (first_failed)
         inode_unpin(fs, first_failed);

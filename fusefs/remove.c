@@ -56,12 +56,13 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 
 /* The name could not be taken away after all: the copy aside is what the file is made of now, so
  * the next publish writes it back where it was. */
-void unhide_open_file(struct inode *inode)
+void unhide_open_file(struct fs *fs, struct inode *inode)
 {
     pthread_mutex_lock(&inode->lock);
     inode->vanished = false;
     if (key_is_staged(inode->base_key))
         inode->data_dirty = true;
+    journal_image(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }
 
@@ -89,7 +90,7 @@ static int unlink_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     if (!error)
         forget_name(fs, inode);
     else
-        unhide_open_file(inode);
+        unhide_open_file(fs, inode);
     inode_publish_end(fs, inode);
     return error;
 }

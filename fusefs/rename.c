@@ -17,12 +17,13 @@ static void change_place(struct fs *fs, struct inode *inode, struct inode *new_p
         touch_directory(inode->parent);
     inode_detach(inode);
     inode_attach(fs, inode, new_parent, new_name);
+    journal_moved(fs, inode);
     touch_directory(new_parent);
     pthread_mutex_unlock(&fs->lock);
 }
 
 /* INODE's bytes are read from KEY from now on. */
-static void set_base(struct inode *inode, const char *key, const char *etag)
+static void set_base(struct fs *fs, struct inode *inode, const char *key, const char *etag)
 {
     pthread_mutex_lock(&inode->lock);
     streams_drop(inode);
@@ -31,6 +32,7 @@ static void set_base(struct inode *inode, const char *key, const char *etag)
     g_free(inode->etag);
     inode->etag = g_strdup(etag);
     inode->checked_ms = now_ms();
+    journal_set_path(fs, inode, key);
     pthread_mutex_unlock(&inode->lock);
 }
 
@@ -54,12 +56,12 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     if (etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
     if (!error && etag)
-        set_base(inode, to, new_etag); /* before the old one goes: readers go on */
+        set_base(fs, inode, to, new_etag); /* before the old one goes: readers go on */
     if (!error) {
         remove = store_call_new(STORE_DELETE, from);
         error = run_call(fs, NULL, remove); /* past the point of turning back */
         if (error && etag)
-            set_base(inode, from, etag);
+            set_base(fs, inode, from, etag);
     }
     if (error)
         inode_publish_end(fs, inode);
@@ -255,7 +257,7 @@ static int hold_below(struct fs *fs, struct fs_caller *caller, struct inode *dir
 }
 
 /* The known files below DIR now are the objects under their new keys. fs->lock held. */
-static void rebase(struct inode *dir, GHashTable *etags)
+static void rebase(struct fs *fs, struct inode *dir, GHashTable *etags)
 {
     GHashTableIter iter;
     gpointer value;
@@ -267,7 +269,7 @@ static void rebase(struct inode *dir, GHashTable *etags)
         const char *etag;
 
         if (is_directory(inode)) {
-            rebase(inode, etags);
+            rebase(fs, inode, etags);
             continue;
         }
         key = inode_key_locked(inode);
@@ -280,6 +282,7 @@ static void rebase(struct inode *dir, GHashTable *etags)
             g_free(inode->base_key);
             inode->base_key = g_steal_pointer(&key);
             inode->version++;
+            journal_image(fs, inode);
         }
         pthread_mutex_unlock(&inode->lock);
     }
@@ -302,7 +305,7 @@ static int move_directory(struct fs *fs, struct fs_caller *caller, struct inode 
         forget_name(fs, target);
     change_place(fs, dir, new_parent, new_name);
     pthread_mutex_lock(&fs->lock);
-    rebase(dir, etags);
+    rebase(fs, dir, etags);
     pthread_mutex_unlock(&fs->lock);
     prefix_delete(fs, keys);
     return 0;
@@ -376,7 +379,7 @@ static int move_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *s
         change_place(fs, source, new_parent, new_name);
         inode_publish_end(fs, source);
     } else if (target) {
-        unhide_open_file(target);
+        unhide_open_file(fs, target);
     }
     if (target)
         inode_publish_end(fs, target);

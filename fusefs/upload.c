@@ -96,7 +96,7 @@ void upload_free(struct upload *upload)
     g_free(upload);
 }
 
-static struct upload *upload_new(const char *key)
+struct upload *upload_new(const char *key)
 {
     struct upload *upload = g_new0(struct upload, 1);
 
@@ -151,6 +151,8 @@ static void part_done(struct store_call *call, void *user)
         if (!orphan && !part->copied && !part_is_short(fs, part) && !part->changed &&
             layout_is_unchanged(&inode->layout, &part->sent, part->start, part->end))
             layout_mark_part(&inode->layout, &part->sent, part->start, part->end, keep);
+        if (!orphan)
+            journal_image(fs, inode);
     }
     part_forget_bytes(part);
     if (orphan && context->upload->sending == 0)
@@ -296,6 +298,8 @@ static void begin_done(struct store_call *call, void *user)
             upload_complain(fs, "begin the upload of", call);
     } else {
         upload->id = g_strdup(call->upload_id);
+        if (!orphan)
+            journal_image(fs, inode);
     }
     upload_begun(fs, call);
     pthread_cond_broadcast(&inode->changed);
@@ -329,6 +333,7 @@ struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char 
     add_copied_parts(fs, inode, inode->upload, prefix);
     call->metadata = inode_metadata(inode);
     inode->upload->lineage = g_strdup(inode->lineage);
+    journal_state(inode);
     return call;
 }
 
@@ -471,8 +476,12 @@ void upload_discard(struct fs *fs, struct inode *inode)
     if (!upload)
         return;
     inode->upload = NULL;
-    if (!layout_forget_parts(&inode->layout))
+    if (layout_forget_parts(&inode->layout)) {
+        journal_image(fs, inode);
+    } else {
         log_debug("bytes of a discarded upload are gone: %s", upload->key);
+        journal_clean(fs, inode);
+    }
     if (upload->id) {
         call = store_call_new(STORE_ABORT, upload->key);
         call->upload_id = g_strdup(upload->id);

@@ -22,6 +22,7 @@ struct starting {
 uint64_t part_bytes_for(struct fs *fs, unsigned number);
 
 /* All with inode->lock held, but for start_all. */
+struct upload *upload_new(const char *key);
 struct part *part_new(struct upload *upload, struct inode *inode, uint64_t start, uint64_t end);
 void part_forget_bytes(struct part *part);
 /* Shorter than any part but the last may be: its bytes stay in memory until the commit. */

@@ -267,6 +267,7 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     inode->upload->beginning = false;
     inode->upload->id = error ? NULL : g_strdup(begin->upload_id);
     upload_begun(fs, begin);
+    journal_image(fs, inode);
     if (error && error != EINTR)
         upload_complain(fs, "begin the upload of", begin);
     pthread_mutex_unlock(&inode->lock);

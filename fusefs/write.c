@@ -48,7 +48,7 @@ void make_room(struct fs *fs)
         }
         pthread_mutex_lock(&inode->lock);
         if (!inode->publishing)
-            layout_drop_clean(&inode->layout);
+            journal_drop_clean(fs, inode);
         streams_trim(inode);
         pthread_mutex_unlock(&inode->lock);
         upload_pump(fs, inode, true);
@@ -174,6 +174,7 @@ static void note_write(struct fs *fs, struct inode *inode, uint64_t offset, uint
     inode->attrs_dirty = inode->data_dirty = true;
     inode->window_bytes += size;
     inode_mark_dirty(fs, inode);
+    journal_ensure(fs, inode);
 }
 
 /* One piece of at most BUFFER_MAX bytes. */
@@ -199,9 +200,12 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
                 break;
             continue;
         }
-        if (size <= SMALL_WRITE && layout_write_in_place(&inode->layout, offset, data, size))
+        if (size <= SMALL_WRITE && layout_write_in_place(&inode->layout, offset, data, size)) {
+            journal_put_in_place(fs, inode, offset, size);
             break;
+        }
         if (buffer) {
+            journal_put(fs, inode, offset, size, buffer, 0);
             layout_put(&inode->layout, offset, size, buffer, 0);
             break;
         }
@@ -285,11 +289,13 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
 
     if (size > store_caps(fs->store)->max_object_bytes)
         return EFBIG;
+    journal_start(fs, inode);
     pthread_mutex_lock(&inode->lock);
     error = settle_for_cut(fs, caller, inode, size);
     if (!error && size != inode->size) {
         if (inode->etag && size < inode->base_size)
             inode_rewritten(inode);
+        journal_resize(fs, inode, size);
         layout_resize(&inode->layout, size);
         inode->size = size;
         inode->data_dirty = true;
@@ -301,6 +307,7 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
         inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
         inode->attrs_dirty = true;
         inode_mark_dirty(fs, inode);
+        journal_ensure(fs, inode);
     }
     pthread_mutex_unlock(&inode->lock);
     return error;

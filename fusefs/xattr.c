@@ -115,6 +115,7 @@ static int store_back(struct fs *fs, struct inode *inode, GHashTable *xattrs)
     inode->attrs_dirty = true;
     inode->attrs_explicit = inode->attrs_explicit || inode->upload;
     inode_mark_dirty(fs, inode);
+    journal_image(fs, inode);
     return 0;
 }
 
@@ -155,6 +156,8 @@ static int change_and_save(struct fs *fs, struct fs_caller *caller, uint64_t ino
     if (!inode)
         return ESTALE;
     error = inode == fs->root ? EOPNOTSUPP : inode_refresh(fs, caller, inode);
+    if (!error)
+        journal_start(fs, inode);
     if (!error)
         error = change(fs, inode, name, value, flags);
     if (!error)

@@ -1,6 +1,7 @@
 /* Many threads on one filesystem at once: writes, reads, fsyncs, renames, listings. Under
  * ThreadSanitizer it finds races; without it, that every file holds what was written last. */
 #include "fusefs/fs.h"
+#include "fusefs/journal.h"
 #include "fusefs/lease.h"
 
 #include "tests/support/memory_store.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WORKERS 4
 #define ROUNDS  8
@@ -144,7 +146,12 @@ static void run(bool exclusive)
     struct store *store = memory_store_new();
     struct lease_record *previous;
     pthread_t threads[WORKERS];
+    char journal_dir[] = "/tmp/dstack-race.XXXXXX";
 
+    must(mkdtemp(journal_dir) != NULL, "directory");
+    if (exclusive)
+        options.journal = journal_open(journal_dir, "", options.budget_bytes, NULL);
+    must(!exclusive || (options.journal && journal_begin(options.journal, NULL)), "journal");
     options.lease = lease_acquire(store, &how, &previous, NULL);
     must(options.lease != NULL, "lease");
     fs = fs_new(store, &options);
@@ -156,6 +163,8 @@ static void run(bool exclusive)
     must(fs_drain(fs, 20000, NULL), "drain");
     must(fs_peak_bytes(fs) <= options.budget_bytes, "memory stays in its budget");
     fs_free(fs);
+    must(!journal_close(options.journal), "nothing is unsaved");
+    must(rmdir(journal_dir) == 0, "nothing is left of the journal");
     lease_release(options.lease);
     must(memory_store_uploads(store) == 0, "no upload is left");
     store_unref(store);

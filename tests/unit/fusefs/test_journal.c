@@ -1,0 +1,673 @@
+/* What a process that is killed at any moment leaves: replayed against a model of its files. */
+#include "tests/unit/fusefs/fixture.h"
+
+#include "fusefs/journal_internal.h"
+#include "fusefs/recover.h"
+#include "tests/support/faulty_store.h"
+#include "tests/support/held_store.h"
+
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#define MIB       (1u << 20)
+#define FILES     3
+#define OPS       150
+#define SIZE_MOST (5 * MIB)
+#define NEVER_MS  3600000
+
+static char *directory, *journal_dir, *url;
+
+static void set_up_directory(void)
+{
+    char *store_dir;
+
+    /* Where journals are by default; a disk would have the rounds wait for its fsyncs. */
+    directory = g_strdup("/dev/shm/dstack-test-journal.XXXXXX");
+    cr_assert_not_null(g_mkdtemp(directory));
+    journal_dir = g_build_filename(directory, "journal", NULL);
+    store_dir = g_build_filename(directory, "store", NULL);
+    cr_assert_eq(mkdir(store_dir, 0700), 0);
+    url = g_strconcat("file://", store_dir, "/", NULL);
+    g_free(store_dir);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static void tear_down_directory(void)
+{
+    cr_assert_eq(nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    g_free(directory);
+    g_free(journal_dir);
+    g_free(url);
+}
+
+TestSuite(journal, .init = set_up_directory, .fini = tear_down_directory, .timeout = 100);
+
+static struct journal *journal;
+
+/* LAYER (may be NULL) is put over the store, and makes it fail. */
+static void start_on(struct store *(*layer)(struct store *))
+{
+    struct fs_options options = {
+        .sync_interval_ms = NEVER_MS, .budget_bytes = 32 * MIB, .part_bytes = MIB};
+
+    store = store_open(url, NULL, NULL);
+    if (layer) {
+        g_autoptr(Store) below = store;
+
+        store = layer(below);
+    }
+    journal = journal_open(journal_dir, url, options.budget_bytes, NULL);
+    g_assert(store && journal && journal_begin(journal, NULL));
+    options.journal = journal;
+    fs = fs_new(store, &options);
+}
+
+static void start(void)
+{
+    start_on(NULL);
+}
+
+/* Returns whether something is left for the next one. */
+static bool stop(void)
+{
+    bool left;
+
+    fs_free(fs);
+    left = journal_close(journal);
+    store_unref(store);
+    return left;
+}
+
+/* --- a program: what it does follows from its seed --- */
+
+struct model {
+    char name[8];
+    GByteArray *bytes;     /* as the program sees it */
+    GByteArray *published; /* as everybody does; NULL: not there */
+};
+
+struct run {
+    GRand *rand;
+    struct model models[FILES];
+    struct fs_file *files[FILES]; /* NULL in the model's own run */
+    bool live;
+};
+
+/* In memory that the parent has too. */
+struct progress {
+    atomic_uint begun, ended;
+};
+
+static GByteArray *copy_of(const GByteArray *bytes)
+{
+    GByteArray *copy = g_byte_array_new();
+
+    if (bytes->len)
+        g_byte_array_append(copy, bytes->data, bytes->len);
+    return copy;
+}
+
+static void publish_model(struct model *model)
+{
+    if (model->published)
+        g_byte_array_unref(model->published);
+    model->published = copy_of(model->bytes);
+}
+
+static void must(int error)
+{
+    if (error)
+        abort();
+}
+
+static void open_file(struct run *run, unsigned i, int flags)
+{
+    struct stat st;
+
+    if (run->live)
+        must(
+            fs_create(fs, &caller, FS_ROOT, run->models[i].name, 0644, flags, &run->files[i], &st));
+}
+
+static void run_start(struct run *run, unsigned seed, bool live)
+{
+    run->rand = g_rand_new_with_seed(seed);
+    run->live = live;
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(run->models[i].name, sizeof(run->models[i].name), "%c0", 'a' + i);
+        run->models[i].bytes = g_byte_array_new();
+        run->models[i].published = NULL;
+        open_file(run, i, i == 1 ? O_RDWR : O_WRONLY);
+    }
+}
+
+static void run_clear(struct run *run)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        g_byte_array_unref(run->models[i].bytes);
+        if (run->models[i].published)
+            g_byte_array_unref(run->models[i].published);
+    }
+    g_rand_free(run->rand);
+}
+
+static void write_some(struct run *run, unsigned i, uint64_t offset, uint64_t size)
+{
+    struct model *model = &run->models[i];
+    g_autofree uint8_t *data = g_malloc(size);
+    uint32_t word = g_rand_int(run->rand);
+    guint before = model->bytes->len;
+
+    for (uint64_t j = 0; j < size; j++)
+        data[j] = (word >> j % 24) + j / 24;
+    if (run->live)
+        must(fs_write(fs, &caller, run->files[i], offset, data, size));
+    if (offset + size > before) {
+        g_byte_array_set_size(model->bytes, offset + size);
+        if (offset > before)
+            memset(model->bytes->data + before, 0, offset - before);
+    }
+    memcpy(model->bytes->data + offset, data, size);
+}
+
+static void cut(struct run *run, unsigned i, uint64_t size)
+{
+    struct model *model = &run->models[i];
+    struct stat st = {.st_size = size};
+    guint before = model->bytes->len;
+
+    if (run->live)
+        must(fs_setattr(fs, &caller, run->files[i]->inode->ino, &st, FS_SET_SIZE, &st));
+    g_byte_array_set_size(model->bytes, size);
+    if (size > before)
+        memset(model->bytes->data + before, 0, size - before);
+}
+
+static void move(struct run *run, unsigned i)
+{
+    struct model *model = &run->models[i];
+    char to[8];
+
+    snprintf(to, sizeof(to), "%c%c", model->name[0], model->name[1] == '0' ? '1' : '0');
+    if (run->live)
+        must(fs_rename(fs, &caller, FS_ROOT, model->name, FS_ROOT, to, 0));
+    g_strlcpy(model->name, to, sizeof(model->name));
+    publish_model(model);
+}
+
+static void reopen(struct run *run, unsigned i, int flags)
+{
+    struct model *model = &run->models[i];
+
+    if (run->live) {
+        must(fs_flush(fs, &caller, run->files[i]));
+        fs_release(fs, run->files[i]);
+    }
+    publish_model(model);
+    open_file(run, i, flags);
+    if (flags & O_TRUNC)
+        g_byte_array_set_size(model->bytes, 0);
+}
+
+static void step(struct run *run)
+{
+    unsigned i = g_rand_int_range(run->rand, 0, FILES), what = g_rand_int_range(run->rand, 0, 20);
+    uint64_t place = g_rand_int_range(run->rand, 0, SIZE_MOST / 2);
+    uint64_t size = 1 + g_rand_int_range(run->rand, 0, what % 2 ? 3000 : 700000);
+    uint64_t end = run->models[i].bytes->len;
+
+    if (what < 9)
+        write_some(run, i, end < SIZE_MOST - size ? end : place, size);
+    else if (what < 14)
+        write_some(run, i, MIN(place, end + 9000), size);
+    else if (what < 15)
+        cut(run, i, MIN(place, end + 5000));
+    else if (what < 17)
+        reopen(run, i, O_WRONLY);
+    else if (what < 18)
+        reopen(run, i, O_WRONLY | O_TRUNC);
+    else
+        move(run, i);
+}
+
+static void child(unsigned seed, struct progress *progress)
+{
+    struct run run = {0};
+
+    start();
+    run_start(&run, seed, true);
+    for (unsigned i = 0; i < OPS; i++) {
+        atomic_store(&progress->begun, i + 1);
+        step(&run);
+        atomic_store(&progress->ended, i + 1);
+    }
+    pause();
+}
+
+/* --- what is there after it --- */
+
+static bool is_same(const char *key, const GByteArray *bytes)
+{
+    size_t size = 0;
+    g_autofree char *data = in_store(key, &size);
+
+    if (!data || !bytes)
+        return !data && !bytes;
+    return size == bytes->len && memcmp(data, bytes->data, size) == 0;
+}
+
+/* Whether file I is what the program saw after N operations: under its name, or beside it with the
+ * last whole one (or none) under it. */
+static bool matches(unsigned seed, unsigned n, unsigned i)
+{
+    struct run run = {0};
+    struct model *model = &run.models[i];
+    g_autofree char *aside = NULL;
+    bool ok;
+
+    run_start(&run, seed, false);
+    for (unsigned j = 0; j < n; j++)
+        step(&run);
+    aside = g_strconcat(model->name, ".recovered", NULL);
+    ok = is_same(model->name, model->bytes) ||
+         (is_same(aside, model->bytes) && is_same(model->name, model->published)) ||
+         (model->bytes->len == 0 && is_same(model->name, model->published));
+    run_clear(&run);
+    return ok;
+}
+
+static void check(unsigned seed, const struct progress *progress)
+{
+    unsigned begun = atomic_load(&progress->begun), ended = atomic_load(&progress->ended);
+
+    for (unsigned i = 0; i < FILES; i++)
+        cr_assert(matches(seed, ended, i) || matches(seed, begun, i),
+                  "seed %u: file %u is not as after operation %u or %u", seed, i, ended, begun);
+}
+
+/* A recovery that is killed too, at any moment. */
+static void crash_recovery(unsigned seed)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        start();
+        fs_recover(fs, NULL, NULL);
+        _exit(0);
+    }
+    g_usleep(seed * 733 % 30000);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void crash_once(unsigned seed, struct progress *progress)
+{
+    g_autoptr(GError) error = NULL;
+    pid_t pid;
+
+    atomic_store(&progress->begun, 0);
+    atomic_store(&progress->ended, 0);
+    pid = fork();
+    if (pid == 0) {
+        child(seed, progress);
+        _exit(0);
+    }
+    while (atomic_load(&progress->begun) < seed * 7 % OPS && atomic_load(&progress->ended) < OPS)
+        g_usleep(50);
+    g_usleep(seed * 137 % 997);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    if (seed % 2)
+        crash_recovery(seed);
+    start();
+    cr_assert(fs_recover(fs, NULL, &error), "seed %u: %s", seed, error ? error->message : "");
+    cr_assert_eq(fs_recovered(fs)->lost->len, 0, "seed %u: %s", seed,
+                 fs_recovered(fs)->lost->len ? (char *)fs_recovered(fs)->lost->pdata[0] : "");
+    check(seed, progress);
+    cr_assert_not(stop(), "nothing is left for a third one");
+}
+
+Test(journal, a_process_killed_at_any_moment_loses_nothing)
+{
+    unsigned rounds = g_getenv("DSTACK_TEST_LONG") ? 2000 : 12;
+    struct progress *progress =
+        mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    cr_assert_neq(progress, MAP_FAILED);
+    g_setenv("DSTACK_LOG", "error", TRUE); /* that something was recovered is no news */
+    for (unsigned seed = 1; seed <= rounds; seed++) {
+        tear_down_directory();
+        set_up_directory();
+        crash_once(seed, progress);
+    }
+    munmap(progress, sizeof(*progress));
+}
+
+/* --- what has to be just so --- */
+
+/* Runs SCENARIO in a process that is killed at its end, on a store under LAYER. */
+static void crash_after(void (*scenario)(void), struct store *(*layer)(struct store *))
+{
+    int status;
+    pid_t pid;
+
+    pid = fork();
+    if (pid == 0) {
+        start_on(layer);
+        scenario();
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the scenario itself failed");
+}
+
+static void recover(void)
+{
+    g_autoptr(GError) error = NULL;
+
+    start();
+    cr_assert(fs_recover(fs, NULL, &error), "%s", error ? error->message : "");
+}
+
+static void must_be(const char *key, const GByteArray *bytes)
+{
+    cr_assert(is_same(key, bytes), "%s", key);
+}
+
+static GByteArray *pattern(uint64_t size)
+{
+    GByteArray *bytes = g_byte_array_new();
+
+    g_byte_array_set_size(bytes, size);
+    for (uint64_t i = 0; i < size; i++)
+        bytes->data[i] = i * 7 + i / 4096;
+    return bytes;
+}
+
+static struct fs_file *create_to_write(const char *name)
+{
+    struct fs_file *file;
+    struct stat st;
+
+    must(fs_create(fs, &caller, FS_ROOT, name, 0644, O_WRONLY, &file, &st));
+    return file;
+}
+
+static void write_pattern(struct fs_file *file, uint64_t size)
+{
+    g_autoptr(GByteArray) bytes = pattern(size);
+
+    for (uint64_t at = 0; at < size; at += MIB)
+        must(fs_write(fs, &caller, file, at, bytes->data + at, MIN(MIB, size - at)));
+}
+
+static void close_in_vain(struct fs_file *file)
+{
+    if (fs_flush(fs, &caller, file) != EIO)
+        abort();
+    fs_release(fs, file);
+}
+
+static void wait_for_parts(unsigned count)
+{
+    while (held_store_calls(store, STORE_PART) < count)
+        g_usleep(1000);
+    g_usleep(100000); /* their answers */
+}
+
+static void *fsync_file(void *file)
+{
+    fs_fsync(fs, &caller, file);
+    return NULL;
+}
+
+/* A part that was sent, and then written to, and an fsync that is under way. */
+static void change_a_sent_part(void)
+{
+    struct fs_file *file = create_to_write("f");
+
+    pthread_t thread;
+
+    write_pattern(file, 3 * MIB);
+    wait_for_parts(3);
+    must(fs_write(fs, &caller, file, MIB + 10, "changed", 7));
+    held_store_hold(store, STORE_PART, NULL); /* no new image tells of it */
+    pthread_create(&thread, NULL, fsync_file, file);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+}
+
+Test(journal, a_part_that_changed_after_it_was_sent_is_sent_again)
+{
+    g_autoptr(GByteArray) bytes = pattern(3 * MIB);
+
+    crash_after(change_a_sent_part, held_store_new);
+    recover();
+    memcpy(bytes->data + MIB + 10, "changed", 7);
+    must_be("f", bytes);
+    cr_assert_not(stop());
+}
+
+/* More than the budget: what was sent is nowhere else. */
+static void send_more_than_fits(void)
+{
+    struct fs_file *file = create_to_write("f");
+
+    held_store_fail(store, STORE_COMMIT, NULL, EIO);
+    write_pattern(file, 60 * MIB + 12345);
+    close_in_vain(file);
+}
+
+Test(journal, an_upload_is_gone_on_with_where_it_was)
+{
+    g_autoptr(GByteArray) bytes = pattern(60 * MIB + 12345);
+
+    crash_after(send_more_than_fits, held_store_new);
+    recover();
+    must_be("f", bytes);
+    cr_assert_lt(fs_recovered(fs)->bytes, 61 * MIB);
+    cr_assert_not(stop());
+}
+
+/* The same, but still being written: a store cannot read parts, and it is not to be seen. */
+static void send_and_go_on(void)
+{
+    write_pattern(create_to_write("f"), 60 * MIB);
+    write_pattern(create_to_write("g"), 1000);
+}
+
+Test(journal, what_cannot_be_had_is_said_and_holds_nothing_up)
+{
+    g_autoptr(GByteArray) bytes = pattern(1000);
+
+    crash_after(send_and_go_on, held_store_new);
+    recover();
+    must_be("f", NULL);
+    must_be("f.recovered", NULL);
+    must_be("g.recovered", bytes);
+    cr_assert_eq(fs_recovered(fs)->lost->len, 1);
+    cr_assert_str_eq(fs_recovered(fs)->lost->pdata[0], "f");
+    cr_assert_not(stop());
+}
+
+/* Two closes that fail, one behind the other. */
+static void close_two_in_vain(void)
+{
+    struct fs_file *z = create_to_write("z"), *a = create_to_write("a");
+
+    held_store_fail(store, STORE_PUT, NULL, EIO);
+    write_pattern(z, 100);
+    write_pattern(a, 200);
+    close_in_vain(z);
+    if (fs_flush(fs, &caller, a) != EIO)
+        abort();
+    fs_release(fs, a);
+}
+
+Test(journal, what_was_closed_first_is_there_first_and_a_failure_keeps_all)
+{
+    g_autoptr(GByteArray) first = pattern(100), second = pattern(200);
+    g_autoptr(GError) error = NULL;
+
+    crash_after(close_two_in_vain, held_store_new);
+    start_on(held_store_new);
+    held_store_fail(store, STORE_PUT, "z", EIO);
+    cr_assert_not(fs_recover(fs, NULL, &error));
+    cr_assert_not_null(strstr(error->message, "z"), "%s", error->message);
+    must_be("z", NULL);
+    must_be("a", NULL);
+    cr_assert(stop(), "it stays for the next one");
+    recover();
+    must_be("z", first);
+    must_be("a", second);
+    cr_assert_eq(fs_recovered(fs)->aside->len, 0);
+    cr_assert_not(stop());
+}
+
+static void be_killed_before_the_answer(uint64_t size)
+{
+    struct fs_file *file = create_to_write("f");
+    pthread_t thread;
+
+    write_pattern(file, 100);
+    must(fs_fsync(fs, &caller, file));
+    write_pattern(file, size);
+    g_usleep(100000);
+    faulty_store_delay(store, 5000);
+    pthread_create(&thread, NULL, fsync_file, file);
+    g_usleep(500000);
+    must(fs_write(fs, &caller, file, size, "more", 4));
+}
+
+static void kill_before_put_answers(void)
+{
+    be_killed_before_the_answer(3000);
+}
+
+/* Both what the store took, of which nobody knew, and what came later. */
+Test(journal, a_publish_that_landed_is_what_it_goes_on_from)
+{
+    g_autoptr(GByteArray) bytes = pattern(3000);
+
+    crash_after(kill_before_put_answers, faulty_store_new);
+    g_byte_array_append(bytes, (const guint8 *)"more", 4);
+    recover();
+    must_be("f", bytes);
+    must_be("f.recovered", NULL);
+    cr_assert_not(stop());
+}
+
+static void *rename_directory(void *user)
+{
+    fs_rename(fs, &caller, FS_ROOT, "old", FS_ROOT, "new", 0);
+    return NULL;
+}
+
+/* A directory whose files are copied, but not yet deleted where they were; and written to. */
+static void be_killed_while_a_directory_moves(void)
+{
+    struct fs_file *file;
+    pthread_t thread;
+    struct stat st;
+
+    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
+    must(fs_create(fs, &caller, st.st_ino, "f", 0644, O_WRONLY, &file, &st));
+    must(fs_write(fs, &caller, file, 0, "first ", 6));
+    must(fs_fsync(fs, &caller, file));
+    held_store_hold(store, STORE_DELETE_MANY, NULL);
+    pthread_create(&thread, NULL, rename_directory, NULL);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    must(fs_write(fs, &caller, file, 6, "second", 6));
+}
+
+Test(journal, a_file_goes_along_with_its_directory)
+{
+    struct lease_record *previous = lease_record_new(1000);
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+    crash_after(be_killed_while_a_directory_moves, held_store_new);
+    g_ptr_array_add(previous->renames, lease_rename_new("old/", "new/"));
+    start();
+    fs_clear_leftovers(fs, previous, NULL); /* no lease of its own, and it says so at the end */
+    g_byte_array_append(bytes, (const guint8 *)"first second", 12);
+    must_be("new/f", bytes);
+    must_be("old/f", NULL);
+    cr_assert_not(stop());
+    lease_record_free(previous);
+}
+
+static void write_under_a_long_name(void)
+{
+    g_autofree char *name = g_strnfill(250, 'n');
+
+    write_pattern(create_to_write(name), 100);
+}
+
+Test(journal, a_name_that_is_too_long_to_grow_is_cut)
+{
+    g_autofree char *cut = g_strnfill(241, 'n'), *name = g_strconcat(cut, ".recovered", NULL);
+    g_autoptr(GByteArray) bytes = pattern(100);
+
+    crash_after(write_under_a_long_name, NULL);
+    recover();
+    must_be(name, bytes);
+    cr_assert_not(stop());
+}
+
+/* --- bytes that nobody wrote --- */
+
+static bool is_backed_here(const void *user, uint64_t pos, uint64_t length)
+{
+    return true;
+}
+
+static GPtrArray *read_now(const uint8_t *data, unsigned *damaged)
+{
+    return journal_read(data, journal->bytes, is_backed_here, NULL, damaged);
+}
+
+/* Each byte of a chain, changed: the chain is left out, or cut there, or says the same. */
+Test(journal, a_damaged_chain_is_noticed)
+{
+    uint64_t pos;
+    struct fs_file *file;
+    unsigned damaged;
+    uint8_t *chain;
+
+    start();
+    file = create_to_write("f");
+    write_pattern(file, 3000);
+    must(fs_write(fs, &caller, file, 100, "in the middle", 13));
+    must(fs_write(fs, &caller, file, 9000, "behind a hole", 13));
+    pos = atomic_load(&journal->table[JOURNAL_FILES - journal->indices->len - 1]);
+    for (unsigned i = 0; !pos && i < JOURNAL_FILES; i++)
+        pos = atomic_load(&journal->table[i]);
+    cr_assert_neq(pos, 0);
+    chain = journal->data + pos;
+    for (unsigned i = 0; i < JOURNAL_CHUNK; i++) {
+        g_autoptr(GPtrArray) entries = NULL;
+
+        chain[i] ^= 0x41;
+        entries = read_now(journal->data, &damaged);
+        if (entries->len && !damaged) {
+            struct journal_entry *entry = entries->pdata[0];
+            g_autoptr(GByteArray) bytes = pattern(3000);
+
+            cr_assert_str_eq(entry->path, "f", "byte %u", i);
+            cr_assert_geq(layout_size(&entry->layout), 3000, "byte %u", i);
+            cr_assert_eq(memcmp(layout_at(&entry->layout, 0)->buffer->data, bytes->data, 100), 0);
+        }
+        chain[i] ^= 0x41;
+    }
+    must(fs_flush(fs, &caller, file));
+    fs_release(fs, file);
+    cr_assert_not(stop());
+}
