@@ -109,6 +109,15 @@ static void set_base(struct journal_entry *entry, const struct store_object *obj
     g_clear_pointer(&entry->upload, upload_free);
 }
 
+/* Whether bytes of ENTRY from OFFSET on are in the object that it was based on. */
+static bool needs_base_behind(const struct journal_entry *entry, uint64_t offset)
+{
+    for (unsigned i = layout_find(&entry->layout, offset); i < layout_count(&entry->layout); i++)
+        if (layout_at(&entry->layout, i)->in_object)
+            return true;
+    return false;
+}
+
 /* A publish may have been carried out, and the process killed before it knew: the same lineage, and
  * no byte that says otherwise. */
 static int adopt_landed(struct recovery *r, struct journal_entry *entry,
@@ -119,7 +128,7 @@ static int adopt_landed(struct recovery *r, struct journal_entry *entry,
 
     *landed = lineage && g_strcmp0(lineage, lineage_of(entry->metadata)) == 0 &&
               object->size_bytes <= layout_size(&entry->layout) &&
-              object->size_bytes >= entry->base_size;
+              !needs_base_behind(entry, object->size_bytes);
     if (entry->upload && layout_only_in_part(&entry->layout, 0, INT64_MAX))
         *landed = *landed && object->size_bytes >= entry->upload->end;
     if (!*landed)

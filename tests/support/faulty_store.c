@@ -18,7 +18,7 @@ struct faulty_store {
     enum store_verb verb;
     unsigned first, last; /* of the calls that fail */
     int code;
-    unsigned delay_ms, matched, in_flight, most_in_flight;
+    unsigned delay_ms, answer_delay_ms, matched, in_flight, most_in_flight;
     unsigned calls[STORE_VERBS + 1];
     uint64_t received_bytes;
 };
@@ -28,7 +28,7 @@ struct faulty_job {
     struct store_call *call;
     bool fails;
     int code;
-    unsigned delay_ms;
+    unsigned delay_ms, answer_delay_ms;
 };
 
 /* A call is started once in its life: the layer below gets a copy, and its answer is moved back. */
@@ -98,6 +98,7 @@ static void run_job(void *data)
         store_run(store->below, copy, &error);
         move_answer(job->call, copy);
     }
+    g_usleep(job->answer_delay_ms * 1000);
     pthread_mutex_lock(&store->lock);
     store->received_bytes += job->call->received_bytes;
     store->in_flight--;
@@ -121,6 +122,7 @@ static void faulty_start(struct store *base, struct store_call *call)
     }
     job->code = store->code;
     job->delay_ms = store->delay_ms;
+    job->answer_delay_ms = store->answer_delay_ms;
     store->in_flight++;
     store->most_in_flight = MAX(store->most_in_flight, store->in_flight);
     pthread_mutex_unlock(&store->lock);
@@ -181,6 +183,15 @@ void faulty_store_delay(struct store *base, unsigned delay_ms)
 
     pthread_mutex_lock(&store->lock);
     store->delay_ms = delay_ms;
+    pthread_mutex_unlock(&store->lock);
+}
+
+void faulty_store_delay_answers(struct store *base, unsigned delay_ms)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    store->answer_delay_ms = delay_ms;
     pthread_mutex_unlock(&store->lock);
 }
 

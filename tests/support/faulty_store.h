@@ -13,6 +13,8 @@ void faulty_store_fail(struct store *store, enum store_verb verb, unsigned n, un
                        int code);
 /* Every call is answered DELAY_MS later. */
 void faulty_store_delay(struct store *store, unsigned delay_ms);
+/* Calls are carried out at once, and answered late. */
+void faulty_store_delay_answers(struct store *store, unsigned delay_ms);
 unsigned faulty_store_calls(struct store *store, enum store_verb verb);
 uint64_t faulty_store_received(struct store *store); /* bytes of objects */
 unsigned faulty_store_most_in_flight(struct store *store);

@@ -531,16 +531,19 @@ Test(journal, what_was_closed_first_is_there_first_and_a_failure_keeps_all)
     cr_assert_not(stop());
 }
 
-static void be_killed_before_the_answer(uint64_t size)
+static void be_killed_before_the_answer(uint64_t old_size, uint64_t size)
 {
     struct fs_file *file = create_to_write("f");
+    struct stat to = {0}, st;
     pthread_t thread;
 
-    write_pattern(file, 100);
+    write_pattern(file, old_size);
     must(fs_fsync(fs, &caller, file));
+    must(fs_lookup(fs, &caller, FS_ROOT, "f", &st));
+    must(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_SIZE, &st));
     write_pattern(file, size);
     g_usleep(100000);
-    faulty_store_delay(store, 5000);
+    faulty_store_delay_answers(store, 20000);
     pthread_create(&thread, NULL, fsync_file, file);
     g_usleep(500000);
     must(fs_write(fs, &caller, file, size, "more", 4));
@@ -548,20 +551,35 @@ static void be_killed_before_the_answer(uint64_t size)
 
 static void kill_before_put_answers(void)
 {
-    be_killed_before_the_answer(3000);
+    be_killed_before_the_answer(100, 3000);
+}
+
+static void kill_before_put_of_less_answers(void)
+{
+    be_killed_before_the_answer(5000, 3000);
 }
 
 /* Both what the store took, of which nobody knew, and what came later. */
-Test(journal, a_publish_that_landed_is_what_it_goes_on_from)
+static void land(void (*be_killed)(void))
 {
     g_autoptr(GByteArray) bytes = pattern(3000);
 
-    crash_after(kill_before_put_answers, faulty_store_new);
+    crash_after(be_killed, faulty_store_new);
     g_byte_array_append(bytes, (const guint8 *)"more", 4);
     recover();
     must_be("f", bytes);
     must_be("f.recovered", NULL);
     cr_assert_not(stop());
+}
+
+Test(journal, a_publish_that_landed_is_what_it_goes_on_from)
+{
+    land(kill_before_put_answers);
+}
+
+Test(journal, a_shorter_one_that_landed_is_what_it_goes_on_from)
+{
+    land(kill_before_put_of_less_answers);
 }
 
 static void *rename_directory(void *user)
