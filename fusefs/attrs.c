@@ -1,12 +1,9 @@
 /* What the store says of an object, into the inode, and the inode's attributes into metadata. */
 #include "fusefs/fs_internal.h"
 
-#include <string.h>
+#include "config/random_id.h"
 
-static char *lineage_new(void)
-{
-    return g_uuid_string_random();
-}
+#include <string.h>
 
 enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
 
@@ -91,7 +88,7 @@ void inode_rewritten(struct inode *inode)
         return;
     inode->rewritten = true;
     g_free(inode->lineage);
-    inode->lineage = lineage_new();
+    inode->lineage = random_id();
 }
 
 GHashTable *inode_metadata(struct inode *inode)
@@ -99,7 +96,7 @@ GHashTable *inode_metadata(struct inode *inode)
     GHashTable *metadata = metadata_copy(inode->metadata);
 
     if (!inode->lineage)
-        inode->lineage = lineage_new();
+        inode->lineage = random_id();
     file_attrs_save(&inode->attrs, metadata);
     if (!is_directory(inode))
         g_hash_table_insert(metadata, g_strdup(LINEAGE), g_strdup(inode->lineage));

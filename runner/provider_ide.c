@@ -5,6 +5,7 @@
  * safety: the token is handed over by the environment or in a file of the run's own: not in argv.
  */
 #include "config/error.h"
+#include "config/random_id.h"
 #include "runner/provider.h"
 #include "runner/python.h"
 #include <string.h>
@@ -97,17 +98,6 @@ static void add_start(GString *text, const struct ide *ide, unsigned port)
                                port, geteuid() == 0 ? " --allow-root" : "");
 }
 
-/* Letters and digits that nobody guesses: 244 bits of two UUIDs. */
-static char *make_token(void)
-{
-    g_autofree char *one = g_uuid_string_random(), *two = g_uuid_string_random();
-    g_autoptr(GString) token = g_string_new(one);
-
-    g_string_append(token, two);
-    g_string_replace(token, "-", "", 0);
-    return g_string_free(g_steal_pointer(&token), FALSE);
-}
-
 static char *write_script(const struct ide *ide, struct launch *launch, const char *token,
                           GError **error)
 {
@@ -132,7 +122,7 @@ static char *write_script(const struct ide *ide, struct launch *launch, const ch
 
 static char **prepare(const struct ide *ide, struct launch *launch, GError **error)
 {
-    g_autofree char *token = make_token();
+    g_autofree char *token = random_id();
     g_autofree char *bash = g_find_program_in_path("bash");
     g_autofree char *script = NULL;
     char *argv[] = {bash, "-e", NULL, NULL};

@@ -4,6 +4,7 @@
 
 #include "config/autofd.h"
 #include "config/error.h"
+#include "config/random_id.h"
 #include "storage/beneath.h"
 
 #include <dirent.h>
@@ -43,8 +44,7 @@ static char *read_small(int dir_fd, const char *name, size_t *size)
 void file_store_begin(struct file_store *store, struct store_call *call, GError **error)
 {
     g_autofree char *path = file_store_path(call->key, error);
-    g_autofree char *id = g_strdup_printf("%08x%08x%08x%08x", g_random_int(), g_random_int(),
-                                          g_random_int(), g_random_int());
+    g_autofree char *id = random_id();
     g_autofree char *dir_path = g_strconcat(FILE_STORE_UPLOADS "/", id, NULL);
     g_autofree char *metadata =
         call->metadata ? file_store_format_metadata(call->metadata) : g_strdup("");
