@@ -10,7 +10,7 @@
 
 #include <signal.h>
 
-#define COLD_MAX (32 * 1024) /* of about 700 bytes */
+#define COLD_MAX (24 * 1024) /* of about 700 bytes */
 #define BATCH    256
 #define TICK_MS  20
 
