@@ -1,5 +1,6 @@
 /* What the store says of an object, into the inode, and the inode's attributes into metadata. */
 #include "fusefs/fs_internal.h"
+#include "fusefs/xattr.h"
 
 #include "config/random_id.h"
 
@@ -12,7 +13,8 @@ static enum version compare(const struct inode *inode, const struct store_object
 {
     const char *lineage = object->metadata ? g_hash_table_lookup(object->metadata, LINEAGE) : NULL;
 
-    if (!inode->etag || g_strcmp0(inode->etag, object->etag) == 0)
+    /* Nobody here has seen a byte yet of what is unread. */
+    if (!inode->etag || inode->unread || g_strcmp0(inode->etag, object->etag) == 0)
         return VERSION_SAME;
     return lineage && g_strcmp0(inode->lineage, lineage) == 0 &&
                    object->size_bytes >= inode->base_size
@@ -25,9 +27,15 @@ static void load_content(struct inode *inode, const struct store_object *object)
 {
     const char *lineage = object->metadata ? g_hash_table_lookup(object->metadata, LINEAGE) : NULL;
 
-    if (inode->etag && strcmp(inode->etag, object->etag) == 0)
+    if (inode->etag && !inode->unread && strcmp(inode->etag, object->etag) == 0) {
+        if (!inode->lineage)
+            inode->lineage = g_strdup(lineage);
         return;
-    inode->grown = inode->etag != NULL;
+    }
+    inode->grown = inode->etag && !inode->unread;
+    inode->unread = false;
+    if (g_strcmp0(inode->etag, object->etag) != 0)
+        g_clear_pointer(&inode->target, g_free);
     streams_drop(inode);
     g_free(inode->etag);
     inode->etag = g_strdup(object->etag);
@@ -41,12 +49,19 @@ static void load_attrs(struct inode *inode, const struct store_object *object)
 {
     mode_t type = inode->attrs.mode & S_IFMT;
 
+    g_clear_pointer(&inode->metadata, g_hash_table_unref);
+    inode->metadata = metadata_copy(object->metadata);
+    inode->changed_ns = object->mtime_ns ? record_bound(object->mtime_ns) : 0;
+    inode->is_changed_exact = inode->indexed = false;
+    if (inode->partial && is_directory(inode)) {
+        inode->partial = false; /* when its names changed is known here alone */
+        return;
+    }
+    inode->partial = false;
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = object->mtime_ns;
     file_attrs_load(&inode->attrs, object);
     if (is_directory(inode) || !(S_ISREG(inode->attrs.mode) || S_ISLNK(inode->attrs.mode)))
         inode->attrs.mode = (inode->attrs.mode & 07777) | type;
-    g_clear_pointer(&inode->metadata, g_hash_table_unref);
-    inode->metadata = metadata_copy(object->metadata);
 }
 
 /* Whether something happened to INODE since VERSION was read: what the store said then may be old.
@@ -79,6 +94,8 @@ bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *o
     }
     inode->checked_ms = now_ms();
     pthread_mutex_unlock(&inode->lock);
+    if (!is_other)
+        atomic_store(&fs->attrs_ms, now_ms());
     return !is_other;
 }
 
@@ -115,6 +132,11 @@ static bool is_fresh(struct fs *fs, struct inode *inode, unsigned max_age_ms)
     return fresh;
 }
 
+bool inode_is_fresh(struct fs *fs, struct inode *inode)
+{
+    return is_fresh(fs, inode, fs->options.attr_ttl_ms);
+}
+
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     return inode_refresh_for(fs, caller, inode, fs->options.attr_ttl_ms);
@@ -128,6 +150,7 @@ static int note_removed(struct inode *inode, uint64_t version)
     pthread_mutex_lock(&inode->lock);
     if (is_directory(inode)) {
         inode->checked_ms = now_ms(); /* it may be nothing but a prefix */
+        inode->partial = false;
     } else if (!has_moved_on(inode, version)) {
         atomic_store(&inode->replaced, true); /* another client removed it; its bytes are gone */
         error = ENOENT;
@@ -165,7 +188,129 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
         error = note_removed(inode, version);
     else if (!error && !inode_load(fs, inode, &call->object, version))
         error = ESTALE;
-    if (error == ENOENT || error == ESTALE)
+    if (error == ENOENT)
         forget_name(fs, inode);
+    else if (error == ESTALE)
+        forget_version(fs, inode);
     return error;
+}
+
+void inode_want_whole(struct inode *inode)
+{
+    pthread_mutex_lock(&inode->lock);
+    if (inode->partial)
+        inode->checked_ms = 0;
+    pthread_mutex_unlock(&inode->lock);
+}
+
+int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    inode_want_whole(inode);
+    return inode_refresh(fs, caller, inode);
+}
+
+/* --- records --- */
+
+void inode_note_change(struct fs *fs, struct inode *inode)
+{
+    int64_t store_ns = atomic_load(&fs->store_ns);
+
+    inode->changed_ns = store_ns ? record_bound(store_ns) : 0;
+    inode->is_changed_exact = inode->indexed = false;
+    atomic_store(&fs->attrs_ms, now_ms());
+}
+
+/* Whether what is known of INODE is what the store has. inode->lock held. */
+static bool is_settled(const struct inode *inode)
+{
+    return inode->checked_ms && !inode_is_dirty(inode) && !inode->publishing && !inode->vanished &&
+           !atomic_load(&inode->replaced) && (inode->etag || is_directory(inode));
+}
+
+/* inode->lock held. */
+static bool has_xattrs(const struct inode *inode)
+{
+    return inode->partial
+               ? inode->has_xattrs
+               : inode->metadata && g_hash_table_contains(inode->metadata, XATTR_METADATA);
+}
+
+struct record *inode_to_record(const struct inode *inode)
+{
+    bool is_dir = is_directory(inode);
+    struct record *record;
+
+    if (!is_settled(inode))
+        return record_new_plain(inode->name, is_dir ? S_IFDIR : 0);
+    record = record_new(inode->name, is_dir ? NULL : inode->etag, inode->target);
+    record->flags = RECORD_FULL | (inode->is_changed_exact ? RECORD_EXACT : 0) |
+                    (has_xattrs(inode) ? RECORD_XATTRS : 0) | (inode->indexed ? RECORD_INDEXED : 0);
+    record->mode = inode->attrs.mode;
+    record->uid = inode->attrs.uid;
+    record->gid = inode->attrs.gid;
+    record->mtime_ns = inode->attrs.mtime_ns;
+    record->ctime_ns = inode->attrs.ctime_ns;
+    record->atime_ns = inode->attrs.atime_ns;
+    record->size = inode->size;
+    record->changed_ns = inode->changed_ns;
+    return record;
+}
+
+/* inode->lock held, or nobody else knows INODE yet. */
+static void take_record(struct inode *inode, const struct record *record, int64_t checked_ms)
+{
+    inode->attrs.mode = record->mode;
+    inode->attrs.uid = record->uid;
+    inode->attrs.gid = record->gid;
+    inode->attrs.mtime_ns = record->mtime_ns;
+    inode->attrs.ctime_ns = record->ctime_ns;
+    inode->attrs.atime_ns = record->atime_ns;
+    inode->changed_ns = record->changed_ns;
+    inode->is_changed_exact = record->flags & RECORD_EXACT;
+    inode->indexed = record->flags & RECORD_INDEXED;
+    inode->has_xattrs = record->flags & RECORD_XATTRS;
+    inode->partial = true;
+    inode->checked_ms = checked_ms;
+}
+
+struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct record *record,
+                                int64_t checked_ms)
+{
+    struct inode *inode = inode_new(fs, parent, record->name, record->mode);
+
+    take_record(inode, record, checked_ms);
+    inode->size = inode->base_size = record->size;
+    inode->etag = g_strdup(record_etag(record));
+    inode->target = g_strdup(record_target(record));
+    inode->unread = inode->etag != NULL;
+    record_free(record);
+    return inode;
+}
+
+bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms)
+{
+    bool is_same;
+
+    pthread_mutex_lock(&inode->lock);
+    is_same = !inode_is_dirty(inode) && !inode->publishing && !inode->vanished &&
+              checked_ms > inode->checked_ms && !is_directory(inode) &&
+              g_strcmp0(inode->etag, record_etag(record)) == 0;
+    if (is_same)
+        take_record(inode, record, checked_ms);
+    pthread_mutex_unlock(&inode->lock);
+    return is_same;
+}
+
+void inode_take_up(struct fs *fs, struct inode *inode)
+{
+    g_autofree char *key = inode_key(fs, inode);
+
+    pthread_mutex_lock(&inode->lock);
+    if (inode->unread && *key) {
+        if (!inode->base_key)
+            inode->base_key = g_steal_pointer(&key);
+        layout_set_object(&inode->layout, inode->base_size);
+        inode->unread = false;
+    }
+    pthread_mutex_unlock(&inode->lock);
 }

@@ -14,6 +14,10 @@ struct fs_dir {
     GPtrArray *names; /* each with its struct tag before it, in `chunk` */
     GStringChunk *chunk;
     GHashTable *seen; /* the same names, while they are listed; then NULL */
+    /* From the store: */
+    GHashTable *records; /* what an index was right about */
+    int64_t began_ms;    /* as of when the records are true */
+    uint64_t edits;      /* the directory's of then */
 };
 
 /* What stands before a name. */
@@ -27,11 +31,13 @@ static void dir_init(struct fs_dir *dir)
     dir->names = g_ptr_array_new();
     dir->chunk = g_string_chunk_new(64 * 1024);
     dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
+    dir->records = records_new();
 }
 
 static void dir_clear(struct fs_dir *dir)
 {
     g_clear_pointer(&dir->seen, g_hash_table_unref);
+    g_clear_pointer(&dir->records, g_hash_table_unref);
     g_ptr_array_free(dir->names, TRUE);
     g_string_chunk_free(dir->chunk);
 }
@@ -64,15 +70,30 @@ static bool can_show(const char *name, bool in_root)
            !strchr(name, '/') && !(in_root && g_str_has_prefix(name, ROOT_HIDDEN));
 }
 
+/* OBJECT is NAME: what INDEX (may be NULL) tells of it is kept if it is right. */
+static mode_t add_record(struct fs_dir *dir, GHashTable *index, const char *name,
+                         const struct store_object *object)
+{
+    struct record *record = index ? records_find(index, name) : NULL;
+
+    if (!record || !record_matches(record, object))
+        return 0;
+    g_hash_table_steal(index, record->name);
+    record->changed_ns = object->mtime_ns; /* no bound any more */
+    record->flags |= RECORD_EXACT;
+    g_hash_table_add(dir->records, record->name);
+    return record->mode & S_IFMT;
+}
+
 static void add_page(struct fs_dir *dir, const struct inode *inode, const struct store_call *page,
-                     size_t prefix_length)
+                     size_t prefix_length, GHashTable *index)
 {
     for (guint i = 0; i < page->objects->len; i++) {
         const struct store_object *object = page->objects->pdata[i];
         const char *name = object->key + prefix_length;
 
         if (can_show(name, prefix_length == 0))
-            add_entry(dir, name, 0, inode_number(inode, name));
+            add_entry(dir, name, add_record(dir, index, name, object), inode_number(inode, name));
     }
     for (guint i = 0; page->prefixes && i < page->prefixes->len; i++) {
         const char *prefix = page->prefixes->pdata[i];
@@ -110,7 +131,7 @@ static void add_children(struct fs_dir *dir, struct inode *inode, bool all)
 static bool list_here(struct fs *fs, struct inode *inode, struct fs_dir *dir)
 {
     GHashTableIter iter;
-    gpointer name, type;
+    gpointer name;
     bool known;
 
     if (!fs_is_authority(fs))
@@ -120,11 +141,19 @@ static bool list_here(struct fs *fs, struct inode *inode, struct fs_dir *dir)
     if (known) {
         add_children(dir, inode, true);
         g_hash_table_iter_init(&iter, inode->names);
-        while (g_hash_table_iter_next(&iter, &name, &type))
-            add_entry(dir, name, GPOINTER_TO_UINT(type), inode_number(inode, name));
+        while (g_hash_table_iter_next(&iter, &name, NULL))
+            add_entry(dir, name, record_of(name)->mode & S_IFMT, inode_number(inode, name));
     }
     pthread_mutex_unlock(&fs->lock);
     return known;
+}
+
+static void begin_listing(struct inode *inode, struct fs_dir *dir)
+{
+    dir->began_ms = now_ms();
+    pthread_mutex_lock(&inode->lock);
+    dir->edits = inode->edits;
+    pthread_mutex_unlock(&inode->lock);
 }
 
 /* Up to MAX_PAGES pages (0: all); *WHOLE: there were no more. */
@@ -132,17 +161,22 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
                       unsigned max_pages, struct fs_dir *dir, bool *whole)
 {
     g_autofree char *prefix = inode_key(fs, inode), *token = NULL;
+    g_autoptr(GHashTable) index = NULL;
     unsigned pages = 0;
     int error;
 
+    begin_listing(inode, dir);
     do {
         g_autoptr(StoreCall) page = store_call_new(STORE_LIST, prefix);
+        bool is_first = !token;
 
         page->delimiter = true;
         page->token = g_steal_pointer(&token);
         error = run_call(fs, caller, page);
+        if (!error && is_first && page->objects->len >= INDEX_WORTH)
+            index = index_load(fs, caller, inode);
         if (!error)
-            add_page(dir, inode, page, strlen(prefix));
+            add_page(dir, inode, page, strlen(prefix), index);
         token = error ? NULL : g_strdup(page->next_token);
     } while (token && (!max_pages || ++pages < max_pages));
     *whole = !error && !token;
@@ -150,7 +184,7 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
 }
 
 /* What was listed is what there is, if nothing changed meanwhile. fs->lock held. */
-static bool remember(struct fs *fs, struct inode *inode, const struct fs_dir *dir, uint64_t changes)
+static bool remember(struct fs *fs, struct inode *inode, struct fs_dir *dir, uint64_t changes)
 {
     struct fs_entry entry;
 
@@ -162,9 +196,15 @@ static bool remember(struct fs *fs, struct inode *inode, const struct fs_dir *di
         inode->is_large = true;
         return false;
     }
-    for (uint64_t i = 0; fs_dir_entry(dir, i, &entry); i++)
-        if (strcmp(entry.name, ".") != 0 && strcmp(entry.name, "..") != 0)
-            names_add(fs, inode, entry.name, entry.type);
+    for (uint64_t i = 0; fs_dir_entry(dir, i, &entry); i++) {
+        struct record *record = records_find(dir->records, entry.name);
+
+        if (strcmp(entry.name, ".") == 0 || strcmp(entry.name, "..") == 0)
+            continue;
+        if (record)
+            g_hash_table_steal(dir->records, record->name);
+        names_add(fs, inode, record ? record : record_new_plain(entry.name, entry.type));
+    }
     return true;
 }
 
@@ -229,6 +269,8 @@ static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, st
         pthread_mutex_unlock(&fs->lock);
     }
     g_clear_pointer(&dir->seen, g_hash_table_unref);
+    if (fs_is_authority(fs)) /* they are with the names, or too many */
+        g_hash_table_remove_all(dir->records);
     return error;
 }
 
@@ -279,6 +321,85 @@ bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *ent
     entry->type = DTTOIF(tag.type);
     memcpy(&entry->ino, tag.ino, sizeof(entry->ino));
     return true;
+}
+
+/* An inode (pinned) for what is known of NAME; NULL: it is to be looked up. fs->lock held. */
+static struct inode *find_known(struct fs *fs, struct inode *parent, struct fs_dir *dir,
+                                const char *name, bool current)
+{
+    struct inode *child = inode_child(parent, name);
+    struct record *record;
+
+    if (child) {
+        child->pins++;
+        return child;
+    }
+    if (fs_is_authority(fs)) {
+        record = parent->names ? names_find(parent, name) : NULL;
+        return record && record->flags & RECORD_FULL
+                   ? inode_from_record(fs, parent, names_steal(fs, parent, name), now_ms())
+                   : NULL;
+    }
+    record = current ? records_find(dir->records, name) : NULL;
+    if (!record)
+        return NULL;
+    g_hash_table_steal(dir->records, record->name);
+    return inode_from_record(fs, parent, record, dir->began_ms);
+}
+
+/* Whether what DIR's records say can still be believed. fs->lock held: no name goes meanwhile. */
+static bool is_current(struct fs *fs, struct inode *parent, const struct fs_dir *dir)
+{
+    bool same;
+
+    pthread_mutex_lock(&parent->lock);
+    same = parent->edits == dir->edits;
+    pthread_mutex_unlock(&parent->lock);
+    return same && now_ms() - dir->began_ms < fs->options.attr_ttl_ms;
+}
+
+/* CHILD (pinned) as it is known here, with a lookup; false: it must be asked for. */
+static bool stat_known(struct fs *fs, struct fs_dir *dir, struct inode *child, const char *name,
+                       bool current, struct stat *st)
+{
+    struct record *record = current ? records_find(dir->records, name) : NULL;
+    bool fresh;
+
+    if (record)
+        inode_update(child, record, dir->began_ms);
+    fresh = inode_is_fresh(fs, child);
+    if (fresh)
+        inode_stat(child, st);
+    pthread_mutex_lock(&fs->lock);
+    fresh = fresh && !child->removed;
+    if (fresh) {
+        child->lookups++;
+        cold_touch(fs, child);
+    }
+    inode_unpin_locked(fs, child);
+    pthread_mutex_unlock(&fs->lock);
+    return fresh;
+}
+
+bool fs_dir_stat(struct fs *fs, struct fs_dir *dir, const struct fs_entry *entry, struct stat *st)
+{
+    struct inode *parent, *child = NULL;
+    bool current = false, known;
+
+    if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+        return false;
+    parent = inode_get(fs, dir->ino);
+    if (!parent)
+        return false;
+    pthread_mutex_lock(&fs->lock);
+    if (!parent->removed || parent == fs->root) {
+        current = is_current(fs, parent, dir);
+        child = find_known(fs, parent, dir, entry->name, current);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    known = child && stat_known(fs, dir, child, entry->name, current, st);
+    inode_unpin(fs, parent);
+    return known;
 }
 
 void fs_closedir(struct fs_dir *dir)

@@ -58,9 +58,11 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     fs->complaints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     fs->lost_uploads = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_queue_init(&fs->dirty);
+    g_queue_init(&fs->cold);
     fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
     fs->root = inode_new(fs, NULL, "", S_IFDIR | (0777 & ~fs->options.umask));
     publishers_start(fs);
+    index_keeper_start(fs);
     return fs;
 }
 
@@ -181,6 +183,7 @@ static bool abort_uploads(struct fs *fs)
 void fs_free(struct fs *fs)
 {
     publishers_stop(fs);
+    index_keeper_stop(fs);
     if (abort_uploads(fs))
         leftovers_abort_lost(fs);
     store_unref(fs->store); /* waits for calls in flight, which still use the inodes */

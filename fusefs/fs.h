@@ -81,6 +81,12 @@ bool fs_is_hopeless(struct fs *fs);
 /* After the last call. Uploads in progress are aborted. */
 void fs_free(struct fs *fs);
 
+/* From now on a thread asks the kernel, by FORGET, to let go of the names that were not used for
+ * longest, when there are many. FORGET is called with no lock held. */
+typedef void fs_ask_forget(void *user, uint64_t parent, const char *name);
+void fs_forget_start(struct fs *fs, fs_ask_forget *forget, void *user);
+void fs_forget_stop(struct fs *fs); /* may have been done before */
+
 /* How long the kernel may believe an answer, and that there is no such name. */
 unsigned fs_attr_ttl_ms(struct fs *fs);
 unsigned fs_negative_ttl_ms(struct fs *fs);
@@ -146,6 +152,9 @@ struct fs_entry {
 int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **dir);
 int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir);
 bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *entry);
+/* What is known of ENTRY without asking the store. True: it answers like fs_lookup, and counts one
+ * lookup. */
+bool fs_dir_stat(struct fs *fs, struct fs_dir *dir, const struct fs_entry *entry, struct stat *st);
 void fs_closedir(struct fs_dir *dir);
 
 int fs_statfs(struct fs *fs, struct statvfs *st);

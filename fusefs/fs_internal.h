@@ -13,6 +13,7 @@
 #include "fusefs/journal.h"
 #include "fusefs/layout.h"
 #include "fusefs/lease.h"
+#include "fusefs/record.h"
 #include "fusefs/staged.h"
 #include "storage/file_attrs.h"
 #include <pthread.h>
@@ -56,11 +57,16 @@ struct inode {
     char *name;
     GHashTable *children; /* directories: name -> inode */
     bool is_large;        /* directories: their names are too many to be learnt */
-    GHashTable *names;    /* directories: what else is there, name -> S_IFDIR or 0; NULL: unknown */
+    GHashTable *names;    /* directories: what else is there, records; NULL: unknown */
+    unsigned unindexed;   /* directories: how many of these know what no index tells */
+    bool has_index;       /* directories: there was one */
+    int64_t indexed_ms;   /* directories: when its index was last written; 0: never */
+    int64_t index_took_ms;
     uint64_t lookups;
     unsigned pins;
     bool removed;     /* has no name any more */
     uint64_t changes; /* directories: names added or removed here */
+    GList cold_link;  /* files: in fs->cold */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -68,7 +74,16 @@ struct inode {
     GHashTable *metadata; /* the object's other metadata, kept as it is */
     uint64_t size;
     int64_t checked_ms; /* when the store was last asked; 0: never */
-    uint64_t version;   /* goes up with every change here: older answers of the store are void */
+    /* From a record: the other metadata are not known (partial), nor are layout, base_key and
+     * lineage set (unread). */
+    bool partial, unread;
+    bool has_xattrs;       /* while it is partial */
+    int64_t changed_ns;    /* see struct record */
+    bool is_changed_exact; /* RECORD_EXACT */
+    bool indexed;          /* RECORD_INDEXED */
+    char *target;          /* a symlink's, once it was read */
+    uint64_t edits;        /* directories: how often names changed here */
+    uint64_t version;      /* goes up with every change here: older answers of the store are void */
     /* The object that `in_object` means; etag NULL: there is none. The file's own key, or a staged
      * one: what was saved out of sight, or kept of a file that was removed while open. */
     char *base_key, *etag;
@@ -117,7 +132,8 @@ struct fs {
     pthread_mutex_t lock;
     GHashTable *inodes; /* ino -> inode */
     struct inode *root;
-    unsigned names_count; /* in all `names` */
+    size_t names_bytes; /* in all `names` */
+    GQueue cold;        /* files, by cold_link: those that were not looked up for longest first */
 
     pthread_mutex_t dirty_lock;
     pthread_cond_t dirty_changed;
@@ -138,6 +154,11 @@ struct fs {
     pthread_cond_t gate_changed;
     unsigned gate_users;
     bool gate_closed;
+
+    atomic_llong store_ns;             /* the store's own time: the latest that an answer told */
+    atomic_llong attrs_ms;             /* when attributes last changed here */
+    struct index_keeper *index;        /* index_keeper.c; NULL: indexes are not written */
+    _Atomic(struct cold *) forgetting; /* cold.c; NULL: the kernel is not asked to forget */
 
     atomic_llong reopen_until_ms; /* somebody whose open came too late opens once more */
     struct fs_recovered recovered;
@@ -173,9 +194,15 @@ bool is_directory(const struct inode *inode);
 /* From now on they are known: none, at first. False: COUNT of them are too many. */
 bool names_start(struct fs *fs, struct inode *dir, unsigned count);
 void names_forget(struct fs *fs, struct inode *dir);
-void names_add(struct fs *fs, struct inode *dir, const char *name, mode_t type);
+void names_add(struct fs *fs, struct inode *dir, struct record *record); /* takes it over */
 void names_remove(struct fs *fs, struct inode *dir, const char *name);
-bool names_find(const struct inode *dir, const char *name, mode_t *type); /* dir->names is there */
+struct record *names_steal(struct fs *fs, struct inode *dir, const char *name); /* NULL: none */
+/* DIR->names is there: the record, or NULL. */
+struct record *names_find(const struct inode *dir, const char *name);
+/* All of DIR's attributes now are in its index, or are not. */
+void names_set_indexed(struct inode *dir, bool indexed);
+/* DIR's objects are under new keys, with ETAGS (key -> ETag): others are not known any more. */
+void names_rebase(struct fs *fs, struct inode *dir, GHashTable *etags);
 
 /* --- request.c: waiting for the store, with an ear for the caller --- */
 int64_t now_ms(void);
@@ -204,6 +231,21 @@ GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
 /* Published bytes change: what will be published is no longer the same file grown. inode->lock
  * held. */
 void inode_rewritten(struct inode *inode);
+/* The store has just answered a change of INODE. inode->lock held. */
+void inode_note_change(struct fs *fs, struct inode *inode);
+/* What is known of INODE, for when it goes; PLAIN: its name alone. inode->lock held. */
+struct record *inode_to_record(const struct inode *inode);
+/* A new inode (pinned) for what RECORD (full; taken over) tells as of CHECKED_MS. fs->lock held. */
+struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct record *record,
+                                int64_t checked_ms);
+/* Takes over what a listing of CHECKED_MS said; false: INODE is another version. No lock held. */
+bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms);
+/* Before it is read. */
+void inode_take_up(struct fs *fs, struct inode *inode);
+/* All of INODE's metadata are to be known: the next refresh asks for them, if they are not. */
+void inode_want_whole(struct inode *inode);
+int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode);
+bool inode_is_fresh(struct fs *fs, struct inode *inode); /* what is known needs no asking */
 /* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
@@ -212,6 +254,24 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
 int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
+
+/* --- index_keeper.c --- */
+#define INDEX_WORTH 64 /* files whose attributes are not known, before an index is thought of */
+
+/* What DIR's index tells, as a table of records; NULL: nothing. */
+GHashTable *index_load(struct fs *fs, struct fs_caller *caller, struct inode *dir);
+/* DIR has something to tell that no index does. fs->lock held. */
+bool index_is_wanted(struct fs *fs, struct inode *dir);
+/* The directory with KEY, and what was below it, is no more. */
+void index_forget(struct fs *fs, const char *key);
+struct index_keeper;
+void index_keeper_start(struct fs *fs);
+void index_keeper_stop(struct fs *fs); /* writes what is wanted */
+
+/* --- cold.c; see fs_forget_start --- */
+void cold_add(struct fs *fs, struct inode *inode);    /* fs->lock */
+void cold_remove(struct fs *fs, struct inode *inode); /* fs->lock */
+void cold_touch(struct fs *fs, struct inode *inode);  /* fs->lock: it is in use */
 
 /* --- rename.c --- */
 /* Copies all below FROM to TO. KEYS (char*) are what there was, for prefix_delete; ETAGS tells the
@@ -252,6 +312,8 @@ void touch_directory(struct inode *dir); /* names in it changed; its lock is tak
 int inode_make(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, const char *name,
                mode_t mode, struct inode **inode);
 void forget_name(struct fs *fs, struct inode *inode); /* the store has it no more; no lock held */
+/* The store has another file of its name; no lock held. */
+void forget_version(struct fs *fs, struct inode *inode);
 /* What a new NAME in PARENT cannot be: ENAMETOOLONG, EILSEQ; 0: it can. */
 int name_check(struct fs *fs, struct inode *parent, const char *name, bool is_dir);
 bool name_is_hidden(struct fs *fs, uint64_t parent, const char *name);

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #define MAX_REQUEST  (1024 * 1024)
@@ -25,6 +26,7 @@
 struct fuse_ops {
     struct fs *fs;
     struct fuse_session *session;
+    char *mountpoint;
     struct fuse_ops_options options;
     pthread_t main_thread;
     atomic_bool running;
@@ -394,33 +396,70 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         close_dir(handle);
 }
 
+/* Adds a name, with PLUS what is known of it, to SIZE bytes at BUFFER. Returns how many it takes;
+ * more than SIZE: it does not fit. COUNTED: the inodes of which a lookup was counted. */
+static size_t add_name(fuse_req_t req, struct fs_dir *dir, bool plus, char *buffer, size_t size,
+                       const struct fs_entry *entry, off_t next, GArray *counted)
+{
+    struct stat st = {.st_ino = entry->ino, .st_mode = entry->type};
+    struct fuse_entry_param param = {.attr = st};
+    size_t need;
+
+    if (!plus)
+        return fuse_add_direntry(req, buffer, size, entry->name, &st, next);
+    need = fuse_add_direntry_plus(req, NULL, 0, entry->name, NULL, 0);
+    if (need > size)
+        return need; /* before a lookup is counted */
+    if (fs_dir_stat(fs_of(req), dir, entry, &st)) {
+        entry_of(req, &st, &param);
+        g_array_append_val(counted, param.ino);
+    }
+    return fuse_add_direntry_plus(req, buffer, size, entry->name, &param, next);
+}
+
 /* The kernel reads one handle's directory a request at a time. */
-static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
-                       struct fuse_file_info *fi)
+static void read_dir(fuse_req_t req, bool plus, size_t size, off_t offset,
+                     struct fuse_file_info *fi)
 {
     struct fs_caller caller = caller_of(req);
     struct dir_handle *handle = dir_of(fi);
+    struct fs *fs = fs_of(req);
     g_autofree char *buffer = g_malloc(size);
+    g_autoptr(GArray) counted = g_array_new(FALSE, FALSE, sizeof(fuse_ino_t));
     struct fs_entry entry;
     size_t used = 0;
     int error = 0;
 
     if (offset == 0 && handle->was_read)
-        error = fs_rewinddir(fs_of(req), &caller, handle->dir);
+        error = fs_rewinddir(fs, &caller, handle->dir);
     handle->was_read = true;
     if (error) {
         fuse_reply_err(req, error);
         return;
     }
     while (fs_dir_entry(handle->dir, offset, &entry)) {
-        struct stat st = {.st_ino = entry.ino, .st_mode = entry.type};
-        size_t need = fuse_add_direntry(req, buffer + used, size - used, entry.name, &st, ++offset);
+        size_t need =
+            add_name(req, handle->dir, plus, buffer + used, size - used, &entry, ++offset, counted);
 
         if (need > size - used)
             break;
         used += need;
     }
-    fuse_reply_buf(req, buffer, used);
+    if (fuse_reply_buf(req, buffer, used) != 0) /* nobody hears it: no lookup was made */
+        for (guint i = 0; i < counted->len; i++)
+            fs_forget(fs, g_array_index(counted, fuse_ino_t, i), 1);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                       struct fuse_file_info *fi)
+{
+    read_dir(req, false, size, offset, fi);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                           struct fuse_file_info *fi)
+{
+    read_dir(req, true, size, offset, fi);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -515,6 +554,7 @@ static const struct fuse_lowlevel_ops operations = {
     .release = op_release,
     .opendir = op_opendir,
     .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
     .releasedir = op_releasedir,
     .fsyncdir = op_fsyncdir,
     .statfs = op_statfs,
@@ -612,6 +652,7 @@ struct fuse_ops *fuse_ops_mount(struct fs *fs, const char *mountpoint,
         g_free(ops);
         return NULL;
     }
+    ops->mountpoint = g_strdup(mountpoint);
     raise_readahead(mountpoint);
     return ops;
 }
@@ -635,6 +676,11 @@ static int run_session(struct fuse_session *session)
 #endif
 }
 
+static void ask_forget(void *user, uint64_t parent, const char *name)
+{
+    fuse_lowlevel_notify_inval_entry(user, parent, name, strlen(name));
+}
+
 bool fuse_ops_run(struct fuse_ops *ops, GError **error)
 {
     struct sigaction wake = {.sa_handler = wake_main};
@@ -647,7 +693,9 @@ bool fuse_ops_run(struct fuse_ops *ops, GError **error)
     pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
     ops->main_thread = pthread_self();
     atomic_store(&ops->running, true);
+    fs_forget_start(ops->fs, ask_forget, ops->session);
     rc = run_session(ops->session);
+    fs_forget_stop(ops->fs);
     atomic_store(&ops->running, false);
     if (rc < 0 && rc != -EINTR)
         return error_set_errno(error, -rc, "serve the mount");
@@ -656,6 +704,7 @@ bool fuse_ops_run(struct fuse_ops *ops, GError **error)
 
 void fuse_ops_exit(struct fuse_ops *ops)
 {
+    fs_forget_stop(ops->fs); /* while requests are served, one of which it may wait for */
     fuse_session_exit(ops->session);
     while (atomic_load(&ops->running)) {
         pthread_kill(ops->main_thread, SIGUSR1);
@@ -665,6 +714,8 @@ void fuse_ops_exit(struct fuse_ops *ops)
 
 void fuse_ops_detach(struct fuse_ops *ops)
 {
+    /* Ends the requests under way too, if we may: our own thread may wait in the kernel for one. */
+    umount2(ops->mountpoint, MNT_FORCE | MNT_DETACH);
     fuse_session_unmount(ops->session);
 }
 
@@ -672,5 +723,6 @@ void fuse_ops_unmount(struct fuse_ops *ops)
 {
     fuse_session_unmount(ops->session);
     fuse_session_destroy(ops->session);
+    g_free(ops->mountpoint);
     g_free(ops);
 }

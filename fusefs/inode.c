@@ -16,6 +16,7 @@ static void inode_free(struct fs *fs, struct inode *inode)
     g_free(inode->base_key);
     g_free(inode->etag);
     g_free(inode->lineage);
+    g_free(inode->target);
     pthread_cond_destroy(&inode->changed);
     pthread_mutex_destroy(&inode->lock);
     g_free(inode);
@@ -66,6 +67,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     if (S_ISDIR(mode))
         inode->children = g_hash_table_new(g_str_hash, g_str_equal);
     g_hash_table_insert(fs->inodes, &inode->ino, inode);
+    cold_add(fs, inode);
     if (parent)
         inode_attach(fs, inode, parent, name);
     return inode;
@@ -105,16 +107,20 @@ static void reap(struct fs *fs, struct inode *inode)
 {
     while (inode && inode != fs->root && inode->pins == 0 && inode->lookups == 0 &&
            !(inode->children && g_hash_table_size(inode->children)) &&
-           !is_listed_dirty(fs, inode)) {
+           !is_listed_dirty(fs, inode) && !index_is_wanted(fs, inode)) {
         struct inode *parent = inode->parent;
-        g_autofree char *name = g_strdup(inode->name);
-        mode_t type = is_directory(inode) ? S_IFDIR : 0;
-        bool removed = inode->removed;
+        struct record *record = NULL;
 
+        if (!inode->removed && parent->names) { /* it is still there, only not in use */
+            pthread_mutex_lock(&inode->lock);
+            record = inode_to_record(inode);
+            pthread_mutex_unlock(&inode->lock);
+        }
         inode_detach(inode);
-        if (!removed)
-            names_add(fs, parent, name, type); /* it is still there, only not in use */
+        if (record)
+            names_add(fs, parent, record);
         names_forget(fs, inode);
+        cold_remove(fs, inode);
         g_hash_table_remove(fs->inodes, &inode->ino);
         inode_free(fs, inode);
         inode = parent;

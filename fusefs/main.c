@@ -16,6 +16,7 @@
 #include "storage/remote.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -533,6 +534,8 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sigset_t signals;
 
+    mallopt(M_ARENA_MAX,
+            2);         /* with one for each worker, what is freed is of no use to the others */
     fd_fill_standard(); /* what is opened later shall not be taken for one of them */
     if (!parse_arguments(&p, &argc, &argv, &error)) {
         fprintf(stderr, "dstack-mount: %s\n", error->message);

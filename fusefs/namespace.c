@@ -123,24 +123,44 @@ void forget_name(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
 }
 
+void forget_version(struct fs *fs, struct inode *inode)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (inode->parent) {
+        struct inode *parent = inode->parent;
+        struct record *record = record_new_plain(inode->name, 0);
+
+        inode_detach(inode);
+        names_add(fs, parent, record);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    pthread_mutex_lock(&inode->lock);
+    inode->vanished = true;
+    pthread_mutex_unlock(&inode->lock);
+}
+
 /* What is known of NAME without asking the store: its inode (pinned), its kind, or (ENOENT) that
  * there is none. */
 static int find_here(struct fs *fs, struct inode *parent, const char *name, struct inode **child,
                      enum kind *kind, uint64_t *changes)
 {
-    bool is_authority = fs_is_authority(fs);
-    mode_t type;
+    bool is_known = fs_is_authority(fs);
+    struct record *record;
     int error = 0;
 
     *kind = KIND_UNKNOWN;
     pthread_mutex_lock(&fs->lock);
     *changes = parent->changes;
     *child = inode_child(parent, name);
+    is_known = is_known && parent->names;
+    record = is_known ? names_find(parent, name) : NULL;
     if (*child)
         (*child)->pins++;
-    else if (is_authority && parent->names && names_find(parent, name, &type))
-        *kind = type == S_IFDIR ? KIND_DIRECTORY : KIND_FILE;
-    else if (is_authority && parent->names)
+    else if (record && record->flags & RECORD_FULL)
+        *child = inode_from_record(fs, parent, names_steal(fs, parent, name), now_ms());
+    else if (record)
+        *kind = S_ISDIR(record->mode) ? KIND_DIRECTORY : KIND_FILE;
+    else if (is_known)
         error = ENOENT;
     pthread_mutex_unlock(&fs->lock);
     return error;
@@ -215,6 +235,7 @@ int fs_lookup(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     inode_stat(child, st);
     pthread_mutex_lock(&fs->lock);
     child->lookups++;
+    cold_touch(fs, child);
     inode_unpin_locked(fs, child);
     pthread_mutex_unlock(&fs->lock);
     return 0;
@@ -284,7 +305,7 @@ int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const stru
     inode = inode_get(fs, ino);
     if (!inode)
         return ESTALE;
-    error = inode_refresh(fs, caller, inode);
+    error = inode_refresh_whole(fs, caller, inode);
     if (!error && (set & FS_SET_SIZE))
         error = is_directory(inode) ? EISDIR : inode_truncate(fs, caller, inode, to->st_size);
     if (!error)
@@ -321,6 +342,7 @@ void touch_directory(struct inode *dir)
 {
     pthread_mutex_lock(&dir->lock);
     dir->attrs.mtime_ns = dir->attrs.ctime_ns = now_ns();
+    dir->edits++;
     pthread_mutex_unlock(&dir->lock);
 }
 
@@ -419,6 +441,11 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
         inode_unpin(fs, inode);
         return error;
     }
+    if (S_ISLNK(mode)) {
+        pthread_mutex_lock(&inode->lock);
+        inode->target = g_strdup(body);
+        pthread_mutex_unlock(&inode->lock);
+    }
     inode_stat(inode, st);
     pthread_mutex_lock(&fs->lock);
     inode->lookups++;
@@ -447,7 +474,7 @@ static void copy_target(void *user, const struct iovec *iov, unsigned count)
         g_string_append_len(target, iov[i].iov_base, iov[i].iov_len);
 }
 
-int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target)
+static int read_target(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target)
 {
     GString *text = g_string_new(NULL);
     struct fs_file *file;
@@ -461,5 +488,31 @@ int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **ta
         fs_release(fs, file);
     }
     *target = g_string_free(text, error != 0);
+    return error;
+}
+
+/* A target is a symlink's content: as long as the version is the same, so is it. */
+int fs_readlink(struct fs *fs, struct fs_caller *caller, uint64_t ino, char **target)
+{
+    struct inode *inode = inode_get(fs, ino);
+    int error;
+
+    if (!inode)
+        return ESTALE;
+    *target = NULL;
+    error = inode_refresh(fs, caller, inode);
+    if (!error) {
+        pthread_mutex_lock(&inode->lock);
+        *target = g_strdup(inode->target);
+        pthread_mutex_unlock(&inode->lock);
+    }
+    if (!error && !*target) {
+        error = read_target(fs, caller, ino, target);
+        pthread_mutex_lock(&inode->lock);
+        if (!error && !inode->target)
+            inode->target = g_strdup(*target);
+        pthread_mutex_unlock(&inode->lock);
+    }
+    inode_unpin(fs, inode);
     return error;
 }

@@ -115,6 +115,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;
     inode->checked_ms = now_ms();
+    inode_note_change(p->fs, inode);
     inode->dirty_ms = inode_is_dirty(inode) ? now_ms() : 0;
     inode->slow_windows = 0;
 }

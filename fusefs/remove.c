@@ -160,8 +160,11 @@ static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inod
     key = inode_key(fs, inode);
     call = store_call_new(STORE_DELETE, key);
     error = run_call(fs, caller, call);
-    if (!error)
+    if (!error) {
         forget_name(fs, inode);
+        if (inode->has_index)
+            index_forget(fs, key);
+    }
     return error;
 }
 

@@ -33,6 +33,7 @@ static void set_base(struct fs *fs, struct inode *inode, const char *key, const 
     inode->etag = g_strdup(etag);
     inode->checked_ms = now_ms();
     journal_set_path(fs, inode, key);
+    inode_note_change(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }
 
@@ -262,6 +263,7 @@ static void rebase(struct fs *fs, struct inode *dir, GHashTable *etags)
     GHashTableIter iter;
     gpointer value;
 
+    names_rebase(fs, dir, etags);
     g_hash_table_iter_init(&iter, dir->children);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct inode *inode = value;
@@ -283,6 +285,7 @@ static void rebase(struct fs *fs, struct inode *dir, GHashTable *etags)
             inode->base_key = g_steal_pointer(&key);
             inode->version++;
             journal_image(fs, inode);
+            inode_note_change(fs, inode);
         }
         pthread_mutex_unlock(&inode->lock);
     }
@@ -308,6 +311,7 @@ static int move_directory(struct fs *fs, struct fs_caller *caller, struct inode 
     rebase(fs, dir, etags);
     pthread_mutex_unlock(&fs->lock);
     prefix_delete(fs, keys);
+    index_forget(fs, from);
     return 0;
 }
 

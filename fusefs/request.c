@@ -94,6 +94,15 @@ struct waiter *start_call(struct fs *fs, struct store_call *call)
     return waiter;
 }
 
+/* Answers come in any order. */
+static void note_time(struct fs *fs, int64_t store_ns)
+{
+    long long latest = atomic_load(&fs->store_ns);
+
+    while (store_ns > latest && !atomic_compare_exchange_weak(&fs->store_ns, &latest, store_ns))
+        ;
+}
+
 int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
                 struct waiter *waiter)
 {
@@ -114,6 +123,7 @@ int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call
     }
     pthread_mutex_unlock(&waiter->lock);
     waiter_unref(waiter);
+    note_time(fs, call->answered_ns);
     if (cancelled && error_is(call->error, ECANCELED))
         return EINTR;
     return error_errno(call->error);

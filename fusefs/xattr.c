@@ -155,7 +155,7 @@ static int change_and_save(struct fs *fs, struct fs_caller *caller, uint64_t ino
     inode = inode_get(fs, ino);
     if (!inode)
         return ESTALE;
-    error = inode == fs->root ? EOPNOTSUPP : inode_refresh(fs, caller, inode);
+    error = inode == fs->root ? EOPNOTSUPP : inode_refresh_whole(fs, caller, inode);
     if (!error)
         journal_start(fs, inode);
     if (!error)
@@ -182,11 +182,15 @@ int fs_removexattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const 
 static int load_fresh(struct fs *fs, struct fs_caller *caller, uint64_t ino, GHashTable **xattrs)
 {
     struct inode *inode = inode_get(fs, ino);
+    bool has_none;
     int error;
 
     if (!inode)
         return ESTALE;
-    error = inode_refresh(fs, caller, inode);
+    pthread_mutex_lock(&inode->lock);
+    has_none = inode->partial && !inode->has_xattrs;
+    pthread_mutex_unlock(&inode->lock);
+    error = has_none ? inode_refresh(fs, caller, inode) : inode_refresh_whole(fs, caller, inode);
     pthread_mutex_lock(&inode->lock);
     *xattrs = error ? NULL : load(inode);
     pthread_mutex_unlock(&inode->lock);

@@ -34,6 +34,7 @@ static void run_call(void *data)
         error_set(&error, ECANCELED, "%s: cancelled", job->call->key ? job->call->key : "delete");
     else
         verbs[job->call->verb](job->store, job->call, &error);
+    job->call->answered_ns = g_get_real_time() * 1000;
     store_complete(job->call, error);
 }
 

@@ -17,6 +17,12 @@ char *keys_tags(const char *repo)
     return g_strdup_printf("tags/%s/", repo);
 }
 
+bool keys_is_of_mount(const char *key)
+{
+    return g_str_has_prefix(key, KEYS_MOUNT_DIR) || g_str_has_prefix(key, KEYS_INDEX_DIR) ||
+           strstr(key, "/" KEYS_MOUNT_DIR) || strstr(key, "/" KEYS_INDEX_DIR);
+}
+
 bool keys_name_is_valid(const char *name)
 {
     size_t length = strlen(name);

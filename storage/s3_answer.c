@@ -430,6 +430,14 @@ static bool is_about_checksums(const struct s3_op *op, const struct s3_error *fo
                                 (op->http.status == 400 && strstr(message, "x-amz-checksum-")));
 }
 
+static void take_time(struct s3_op *op)
+{
+    const char *date = http_header(&op->http, "date");
+    time_t now = date ? http_date(date) : -1;
+
+    op->call->answered_ns = now > 0 && now < YEAR_10000_S ? (int64_t)now * NS_PER_S : 0;
+}
+
 bool s3_answer_take(struct s3_op *op, char **code, GError **error)
 {
     const GString *body = op->http.body;
@@ -441,6 +449,7 @@ bool s3_answer_take(struct s3_op *op, char **code, GError **error)
         s3_xml_error(body->str, body->len, &found);
     if (is_success(&op->http) && !found.code) {
         ok = take(op, error);
+        take_time(op);
     } else {
         ok = is_failure_a_success(op, found.code);
         op->is_checksum_refused = is_about_checksums(op, &found);
@@ -468,5 +477,6 @@ enum s3_landed s3_answer_landed(struct s3_op *op)
         return S3_NOT_OURS;
     g_free(op->call->object.etag);
     op->call->object.etag = s3_unquote(etag);
+    take_time(op);
     return S3_OURS;
 }

@@ -129,6 +129,7 @@ struct store_call {
     /* The answer, valid once done. */
     GError *error; /* NULL: success */
     struct store_object object;
+    int64_t answered_ns; /* the store's own time when it answered, on S3 to the second; 0 unknown */
     uint64_t received_bytes; /* STORE_GET: less than asked for only at the object's end */
     char *part_etag;
     bool maybe_twice;       /* STORE_BEGIN, failed ones too: there may be another upload of the key,

@@ -83,6 +83,7 @@ static void take_answer(const struct view *view, struct store_call *outer, struc
     SWAP(uploads);
     SWAP(next_token);
     outer->received_bytes = inner->received_bytes;
+    outer->answered_ns = inner->answered_ns;
     outer->maybe_twice = inner->maybe_twice;
     if (outer->verb == STORE_BEGIN)
         SWAP(upload_id);

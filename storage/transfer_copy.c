@@ -2,6 +2,7 @@
 
 #include "config/error.h"
 #include "storage/file_attrs.h"
+#include "storage/keys.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -266,8 +267,11 @@ static void copy_todo(struct copy *copy)
 static bool each_object(const struct store_object *object, void *user, GError **error)
 {
     struct copy *copy = user;
-    struct copy_item *item = g_new0(struct copy_item, 1);
+    struct copy_item *item;
 
+    if (keys_is_of_mount(object->key))
+        return transfer_goes_on(&copy->transfer);
+    item = g_new0(struct copy_item, 1);
     item->copy = copy;
     item->from_key = g_strdup(object->key);
     item->to_key = g_strconcat(copy->to_prefix, object->key + strlen(copy->from_prefix), NULL);

@@ -4,6 +4,7 @@
 #include "config/error.h"
 #include "config/log.h"
 #include "storage/beneath.h"
+#include "storage/keys.h"
 #include "storage/transfer_local.h"
 
 #include <inttypes.h>
@@ -388,8 +389,8 @@ static bool each_object(const struct store_object *object, void *user, GError **
     struct target *target;
     struct stat st;
 
-    if (!*path)
-        return transfer_goes_on(transfer); /* the prefix's own directory object */
+    if (!*path || keys_is_of_mount(object->key))
+        return transfer_goes_on(transfer); /* the prefix's own directory object; or no file */
     if (!local_path_is_safe(path))
         return error_set(error, EINVAL, "%s: the key would leave the directory", object->key);
     target = target_new(download, object);

@@ -1,6 +1,7 @@
 #include "storage/transfer_engine.h"
 
 #include "config/error.h"
+#include "storage/keys.h"
 
 #include <errno.h>
 #include <time.h>
@@ -205,7 +206,8 @@ void transfer_found(struct transfer *transfer, uint64_t bytes)
 
 static bool count_object(const struct store_object *object, void *user, GError **error)
 {
-    transfer_found(user, object->size_bytes);
+    if (!keys_is_of_mount(object->key))
+        transfer_found(user, object->size_bytes);
     return transfer_goes_on(user);
 }
 

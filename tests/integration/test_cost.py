@@ -1,5 +1,6 @@
 """What goes over the wire: a change of a large object sends what changed, the store copies the rest."""
 import os
+import re
 import selectors
 import socket
 import threading
@@ -14,13 +15,18 @@ LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 LARGE_MIB = 5 * 1024 if LONG else 256
 
 
+REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")  # nobody pipelines them
+
+
 class CountingProxy:
-    """Passes bytes between the client and the store, and counts those that the client sends."""
+    """Passes bytes between the client and the store, counts those that the client sends, and notes
+    its requests: (method, path)."""
 
     def __init__(self, endpoint):
         url = urlparse(endpoint)
         self.target = (url.hostname, url.port)
         self.sent = 0
+        self.requests = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.selector = selectors.DefaultSelector()
@@ -56,6 +62,9 @@ class CountingProxy:
             data = b""
         if counted:
             self.sent += len(data)
+            request = REQUEST.match(data)
+            if request:
+                self.requests.append(tuple(text.decode() for text in request.groups()))
         if not data:
             for side in (one, other):
                 if side.fileno() >= 0:

@@ -74,6 +74,7 @@ static void move_answer(struct store_call *to, struct store_call *from)
     to->object = from->object;
     from->object = object;
     to->received_bytes = from->received_bytes;
+    to->answered_ns = from->answered_ns;
     MOVE(upload_id);
     MOVE(part_etag);
     MOVE(failed_keys);

@@ -373,6 +373,7 @@ static void run_call(void *data)
         verbs[job->call->verb](job->store, job->call, &error);
         pthread_mutex_unlock(&job->store->lock);
     }
+    job->call->answered_ns = g_get_real_time() * 1000;
     store_complete(job->call, error);
 }
 

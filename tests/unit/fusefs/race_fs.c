@@ -52,6 +52,7 @@ static void round_of(unsigned worker, unsigned round, uint8_t *data)
     g_autofree char *moved = g_strdup_printf("g%u", worker);
     uint8_t byte = worker * 16 + round;
     struct fs_file *file;
+    struct fs_entry entry;
     struct fs_dir *dir;
     struct stat st;
 
@@ -68,6 +69,9 @@ static void round_of(unsigned worker, unsigned round, uint8_t *data)
     fs_release(fs, file);
     fs_forget(fs, st.st_ino, 1);
     must(fs_opendir(fs, &caller, FS_ROOT, &dir) == 0, "opendir");
+    for (uint64_t at = 0; fs_dir_entry(dir, at, &entry); at++)
+        if (fs_dir_stat(fs, dir, &entry, &st))
+            fs_forget(fs, st.st_ino, 1);
     fs_closedir(dir);
 }
 

@@ -222,6 +222,22 @@ Test(transfer, refuses_keys_that_leave_the_directory)
     }
 }
 
+Test(transfer, leaves_out_what_mounts_keep)
+{
+    static const char *const keys[] = {"f", "d/f", ".dstack-mount/lease", "d/.dstack-index/x",
+                                       "d/.dstack-mount/staged/1/0"};
+    g_autoptr(Store) one = memory_store_new();
+    g_autoptr(Store) other = memory_store_new();
+    struct transfer_result copied = {0}, downloaded = {0};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(keys); i++)
+        cr_assert(store_write(one, keys[i], "x", 1, NULL, NULL, NULL));
+    cr_assert(transfer_copy(one, "", other, "", NULL, &copied, NULL));
+    cr_assert(transfer_download(one, "", to, NULL, &downloaded, NULL));
+    cr_assert(copied.files == 2 && downloaded.files == 2);
+    cr_assert(shell("test $(find TO -type f | wc -l) = 2", from, to) == 0);
+}
+
 Test(transfer, does_not_follow_planted_symlinks)
 {
     g_autoptr(Store) store = memory_store_new();
