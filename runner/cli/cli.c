@@ -10,6 +10,28 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Who asks for the options of a command; NULL: nobody does. */
+static cli_take_entries *asked_by;
+static void *asked_user;
+
+void cli_ask_entries(const struct command *command, cli_take_entries *take, void *user)
+{
+    g_autofree char *name = g_strdup(command->name);
+    char *argv[] = {name, NULL};
+
+    asked_by = take;
+    asked_user = user;
+    command->run(command, 1, argv);
+    asked_by = NULL;
+}
+
+bool cli_give_entries(const GOptionEntry *entries)
+{
+    if (asked_by)
+        asked_by(entries, asked_user);
+    return asked_by != NULL;
+}
+
 bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
                int least, int most, int *status)
 {
@@ -17,6 +39,9 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
     g_autoptr(GError) error = NULL;
     g_autofree char *name = g_strconcat("dstack ", command->name, NULL);
 
+    *status = 0;
+    if (cli_give_entries(entries))
+        return false;
     g_set_prgname(name);
     g_option_context_set_summary(context, command->summary);
     if (entries)

@@ -19,8 +19,19 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv);
 };
 
-extern const struct command cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls, cmd_prune, cmd_ps,
-    cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_secrets, cmd_stop, cmd_tags;
+extern const struct command cmd_completion, cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls,
+    cmd_prune, cmd_ps, cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_secrets, cmd_stop, cmd_tags;
+
+extern const struct command *const cli_commands[]; /* all of them, as help shows them; then NULL */
+const struct command *cli_command_find(const char *name);
+
+/* Runs COMMAND, which does nothing but give its options to TAKE (NULL: it has none): those of a
+ * command live in its own function, where their values are. */
+typedef void cli_take_entries(const GOptionEntry *entries, void *user);
+void cli_ask_entries(const struct command *command, cli_take_entries *take, void *user);
+
+/* The commands' side of it: true when ENTRIES were asked for, and the command is to return. */
+bool cli_give_entries(const GOptionEntry *entries);
 
 /* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
  * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */
