@@ -16,6 +16,7 @@
 #include "storage/remote.h"
 
 #include <fcntl.h>
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -533,7 +534,8 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sigset_t signals;
 
-    fd_fill_standard(); /* what is opened later shall not be taken for one of them */
+    fd_fill_standard();      /* what is opened later shall not be taken for one of them */
+    setlocale(LC_CTYPE, ""); /* help has letters beyond ASCII */
     if (!parse_arguments(&p, &argc, &argv, &error)) {
         fprintf(stderr, "dstack-mount: %s\n", error->message);
         return 2;
