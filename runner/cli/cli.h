@@ -38,6 +38,14 @@ bool cli_give_entries(const GOptionEntry *entries);
 bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
                int least, int most, int *status);
 
+/* TEXT (names, a server's words) as what a terminal does not obey: UTF-8 without control
+ * characters. The caller's. And how many columns it takes there. */
+char *cli_printable(const char *text);
+unsigned cli_width(const char *printable);
+
+/* Whether what goes to FD may be coloured: a terminal that can, and no NO_COLOR (no-color.org). */
+bool cli_is_coloured(int fd);
+
 /* "WHO: TEXT" on stderr, as one line whatever TEXT holds. */
 void cli_say(const char *who, const char *text);
 
@@ -81,8 +89,10 @@ bool cli_answer(void); /* reads the answer alone */
 /* Columns of text, each as wide as its widest cell: cells are added row by row. */
 struct cli_table {
     unsigned columns;
-    GPtrArray *cells; /* char* */
+    GPtrArray *cells;   /* char* */
+    GPtrArray *colours; /* const char*, of each cell; NULL: none */
 };
 void cli_table_init(struct cli_table *table, unsigned columns);
 void cli_table_add(struct cli_table *table, const char *cell);
+void cli_table_add_status(struct cli_table *table, enum run_status status);
 void cli_table_print(struct cli_table *table); /* and clears it */

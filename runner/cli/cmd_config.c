@@ -182,7 +182,7 @@ static int run(const struct command *command, int argc, char **argv)
     }
     ask_storage(&options);
     if (!options.storage) {
-        fprintf(stderr, "dstack config: --storage URL is missing; see dstack config --help\n");
+        cli_say("dstack config", "--storage URL is missing; see dstack config --help");
         options_clear(&options);
         return 2;
     }

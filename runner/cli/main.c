@@ -23,13 +23,14 @@ static int end_output(int status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
-    fprintf(stderr, "dstack: not everything could be written to standard output\n");
+    cli_say("dstack", "not everything could be written to standard output");
     return status ? status : 1;
 }
 
 int main(int argc, char **argv)
 {
     const struct command *command;
+    g_autofree char *text = NULL;
 
     fd_fill_standard();
     setlocale(LC_ALL, "");
@@ -46,6 +47,7 @@ int main(int argc, char **argv)
     command = cli_command_find(argv[1]);
     if (command)
         return end_output(command->run(command, argc - 1, argv + 1));
-    fprintf(stderr, "dstack: no command \"%s\"; see dstack --help\n", argv[1]);
+    text = g_strdup_printf("no command \"%s\"; see dstack --help", argv[1]);
+    cli_say("dstack", text);
     return 2;
 }
