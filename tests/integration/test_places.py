@@ -80,3 +80,14 @@ def test_a_directory_that_is_gone(world):
     gone.mkdir()
     done = world.run("ps", prefix=["sh", "-c", f'rmdir "{gone}" && exec "$@"', "sh"], cwd=gone)
     assert done.returncode == 1 and done.out == "" and done.err.count("\n") == 1, done.err
+
+
+def test_two_terminals_at_once(world):
+    """Each remote that is configured stays, and the file is whole at every moment."""
+    names = [f"r{i}" for i in range(8)]
+    started = [world.start("config", "--name", name, "--storage", f"file://{world.home}/{name}")
+               for name in names]
+    for process in started:
+        assert process.communicate(timeout=30)[0] == "" and process.returncode == 0
+    assert sorted(world.ok("completion", "--", "run", "--remote=").split()) == \
+        [f"--remote={name}" for name in names]
