@@ -456,10 +456,8 @@ def test_secrets_show_nowhere(rgw):
     rgw.ok("stop", name)
     rgw.wait_status(name, "stopped")
     assert secret not in rgw.ok("logs", name) and "RUN_NAME=" in rgw.ok("logs", name)
-    pages = rgw.remote.client.get_paginator("list_objects_v2").paginate(
-        Bucket=rgw.remote.bucket, Prefix=rgw.remote.prefix)
-    for key in [o["Key"] for page in pages for o in page["Contents"]]:
-        assert secret.encode() not in rgw.remote.read(key[len(rgw.remote.prefix):]), key
+    for key, data in rgw.remote.texts().items():
+        assert secret.encode() not in data, key
     for path in rgw.home.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
@@ -469,10 +467,10 @@ def test_credentials_reach_a_job_that_asks_for_them_and_not_the_store(rgw):
     command = f"test \"$AWS_SECRET_ACCESS_KEY\" = {secret[::-1]} || echo ${{#AWS_SECRET_ACCESS_KEY}}"
     assert rgw.ok("run", "bash", "-c", command, "-e", "AWS_SECRET_ACCESS_KEY",
                   "--remote").splitlines()[2:] == [str(len(secret))]
-    keys = [o["Key"] for o in rgw.remote.client.list_objects_v2(
-        Bucket=rgw.remote.bucket, Prefix=rgw.remote.prefix + "runs/")["Contents"]]
-    for key in keys:
-        assert secret.encode() not in rgw.remote.read(key[len(rgw.remote.prefix):])
+    documents = rgw.remote.texts("runs/")
+    assert any(key.endswith(".json") for key in documents)
+    for key, data in documents.items():
+        assert secret.encode() not in data, key
 
 
 def test_the_code_is_what_git_would_take_and_never_our_own_home(world):
