@@ -260,6 +260,7 @@ static void complete_argument(const GOptionEntry *entries, void *user)
             offer_usage(c, option->arg_description);
     } else if (*c->word == '-' && equals) {
         option = find_option(entries, c->word);
+        g_free(c->before);
         c->before = g_strndup(c->word, (gsize)(equals + 1 - c->word));
         c->word = equals + 1;
         if (option && option->arg_description)
