@@ -1,10 +1,12 @@
 #include "config/settings.h"
 
+#include "config/autofd.h"
 #include "config/error.h"
 #include "config/paths.h"
 #include "config/schema.h"
 
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 static const char *const remote_keys[] = {"name",    "storage", "endpoint", "region",
@@ -282,4 +284,40 @@ void settings_put(struct settings *settings, struct remote *remote)
     for (guint i = 0; remote->is_default && i < settings->remotes->len; i++)
         ((struct remote *)settings->remotes->pdata[i])->is_default = false;
     g_ptr_array_add(settings->remotes, remote);
+}
+
+/* Held while the file is read and written; -1: failed. */
+static int lock_home(GError **error)
+{
+    g_autofree char *home = dstack_home();
+    int fd;
+
+    if (g_mkdir_with_parents(home, 0700) != 0 ||
+        (fd = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        error_set(error, errno, "cannot make %s (%s): set DSTACK_HOME to a directory of yours",
+                  home, g_strerror(errno));
+        return -1;
+    }
+    while (flock(fd, LOCK_EX) != 0)
+        if (errno != EINTR) {
+            error_set_errno(error, errno, "lock %s", home);
+            close(fd);
+            return -1;
+        }
+    return fd;
+}
+
+bool settings_add(struct remote *remote, GError **error)
+{
+    g_auto(fd_t) lock = lock_home(error);
+    struct settings settings = {0};
+    bool ok = lock >= 0 && settings_load(&settings, error);
+
+    if (ok)
+        settings_put(&settings, remote);
+    else
+        remote_free(remote);
+    ok = ok && settings_save(&settings, error);
+    settings_clear(&settings);
+    return ok;
 }

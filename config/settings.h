@@ -54,3 +54,6 @@ struct remote *settings_remote(struct settings *settings, const char *name, bool
 
 /* Adds or replaces by name; the first remote, or one with is_default, becomes the default. */
 void settings_put(struct settings *settings, struct remote *remote);
+
+/* Takes REMOTE over and puts it into the file, beside what others put there at the same time. */
+bool settings_add(struct remote *remote, GError **error);

@@ -16,6 +16,7 @@
 #include "storage/remote.h"
 
 #include <fcntl.h>
+#include <locale.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -534,9 +535,9 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     sigset_t signals;
 
-    mallopt(M_ARENA_MAX,
-            2);         /* with one for each worker, what is freed is of no use to the others */
-    fd_fill_standard(); /* what is opened later shall not be taken for one of them */
+    mallopt(M_ARENA_MAX, 2); /* what one worker frees is of use to the others */
+    fd_fill_standard();      /* what is opened later shall not be taken for one of them */
+    setlocale(LC_CTYPE, ""); /* help has letters beyond ASCII */
     if (!parse_arguments(&p, &argc, &argv, &error)) {
         fprintf(stderr, "dstack-mount: %s\n", error->message);
         return 2;

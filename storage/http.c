@@ -5,6 +5,7 @@
 #include "storage/http_transfer.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -287,8 +288,13 @@ static void free_easy(void *easy)
     curl_easy_cleanup(easy);
 }
 
+/* Signals are the program's own: one that was taken here would not interrupt its wait, and SIGPIPE,
+ * which TLS causes where the server closed the connection, would end it. */
 static bool thread_start(struct http_engine *engine, struct http_thread *thread)
 {
+    sigset_t all, old;
+    int code;
+
     thread->engine = engine;
     g_queue_init(&thread->waiting);
     g_queue_init(&thread->incoming);
@@ -297,7 +303,11 @@ static bool thread_start(struct http_engine *engine, struct http_thread *thread)
     pthread_mutex_init(&thread->lock, NULL);
     thread->multi = curl_multi_init();
     curl_multi_setopt(thread->multi, CURLMOPT_MAXCONNECTS, (long)ACTIVE_MAX);
-    return pthread_create(&thread->thread, NULL, thread_main, thread) == 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    code = pthread_create(&thread->thread, NULL, thread_main, thread);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return code == 0;
 }
 
 static void thread_clear(struct http_thread *thread)

@@ -93,6 +93,12 @@ void transfer_fail_call(struct transfer *transfer, const struct transfer_task *t
         transfer_fail(transfer, error);
 }
 
+/* An upload whose beginning or abort was cancelled would stay, and nobody would know its id. */
+static bool may_cancel(const struct transfer_task *task)
+{
+    return task->call->verb != STORE_BEGIN && task->call->verb != STORE_ABORT;
+}
+
 static void cancel_running(struct transfer *transfer)
 {
     GHashTableIter iter;
@@ -105,7 +111,8 @@ static void cancel_running(struct transfer *transfer)
     while (g_hash_table_iter_next(&iter, &data, NULL)) {
         struct transfer_task *task = data;
 
-        store_cancel(task->store, task->call);
+        if (may_cancel(task))
+            store_cancel(task->store, task->call);
     }
 }
 

@@ -10,6 +10,28 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Who asks for the options of a command; NULL: nobody does. */
+static cli_take_entries *asked_by;
+static void *asked_user;
+
+void cli_ask_entries(const struct command *command, cli_take_entries *take, void *user)
+{
+    g_autofree char *name = g_strdup(command->name);
+    char *argv[] = {name, NULL};
+
+    asked_by = take;
+    asked_user = user;
+    command->run(command, 1, argv);
+    asked_by = NULL;
+}
+
+bool cli_give_entries(const GOptionEntry *entries)
+{
+    if (asked_by)
+        asked_by(entries, asked_user);
+    return asked_by != NULL;
+}
+
 bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
                int least, int most, int *status)
 {
@@ -17,6 +39,9 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
     g_autoptr(GError) error = NULL;
     g_autofree char *name = g_strconcat("dstack ", command->name, NULL);
 
+    *status = 0;
+    if (cli_give_entries(entries))
+        return false;
     g_set_prgname(name);
     g_option_context_set_summary(context, command->summary);
     if (entries)
@@ -37,24 +62,6 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
         return false;
     }
     return true;
-}
-
-/* Names and server's words may hold anything; a terminal is not to obey it. */
-static char *printable(const char *text)
-{
-    char *valid = g_utf8_make_valid(text, -1);
-
-    for (char *c = valid; *c; c++)
-        if ((unsigned char)*c < 32 || *c == 127)
-            *c = '?';
-    return valid;
-}
-
-void cli_say(const char *who, const char *text)
-{
-    g_autofree char *line = printable(text);
-
-    fprintf(stderr, "%s: %s\n", who, line);
 }
 
 int cli_fail(GError *error)
@@ -204,38 +211,4 @@ bool cli_confirm(const char *question, bool otherwise)
         return otherwise;
     fprintf(stderr, "%s [y/N] ", question);
     return cli_answer();
-}
-
-void cli_table_init(struct cli_table *table, unsigned columns)
-{
-    table->columns = columns;
-    table->cells = g_ptr_array_new_with_free_func(g_free);
-}
-
-void cli_table_add(struct cli_table *table, const char *cell)
-{
-    g_ptr_array_add(table->cells, printable(cell));
-}
-
-void cli_table_print(struct cli_table *table)
-{
-    g_autofree glong *width = g_new0(glong, table->columns);
-
-    for (guint i = 0; i < table->cells->len; i++) {
-        glong here = g_utf8_strlen(table->cells->pdata[i], -1);
-
-        width[i % table->columns] = MAX(width[i % table->columns], here);
-    }
-    for (guint i = 0; i < table->cells->len; i++) {
-        unsigned column = i % table->columns;
-        const char *cell = table->cells->pdata[i];
-        bool last = column + 1 == table->columns;
-
-        printf("%s", cell);
-        if (last)
-            putchar('\n');
-        else
-            printf("%*s", (int)(width[column] - g_utf8_strlen(cell, -1) + 2), "");
-    }
-    g_clear_pointer(&table->cells, g_ptr_array_unref);
 }

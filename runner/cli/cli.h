@@ -19,13 +19,32 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv);
 };
 
-extern const struct command cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls, cmd_prune, cmd_ps,
-    cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_secrets, cmd_stop, cmd_tags;
+extern const struct command cmd_completion, cmd_config, cmd_cp, cmd_init, cmd_logs, cmd_ls,
+    cmd_prune, cmd_ps, cmd_pull, cmd_push, cmd_rm, cmd_run, cmd_secrets, cmd_stop, cmd_tags;
+
+extern const struct command *const cli_commands[]; /* all of them, as help shows them; then NULL */
+const struct command *cli_command_find(const char *name);
+
+/* Runs COMMAND, which does nothing but give its options to TAKE (NULL: it has none): those of a
+ * command live in its own function, where their values are. */
+typedef void cli_take_entries(const GOptionEntry *entries, void *user);
+void cli_ask_entries(const struct command *command, cli_take_entries *take, void *user);
+
+/* The commands' side of it: true when ENTRIES were asked for, and the command is to return. */
+bool cli_give_entries(const GOptionEntry *entries);
 
 /* Parses options; afterwards ARGV[1…] are what is left, between LEAST and MOST of them (MOST -1: no
  * limit). Prints what is wrong; --help prints help and exits 0. False: return *STATUS. */
 bool cli_parse(const struct command *command, const GOptionEntry *entries, int *argc, char ***argv,
                int least, int most, int *status);
+
+/* TEXT (names, a server's words) as what a terminal does not obey: UTF-8 without control
+ * characters. The caller's. And how many columns it takes there. */
+char *cli_printable(const char *text);
+unsigned cli_width(const char *printable);
+
+/* Whether what goes to FD may be coloured: a terminal that can, and no NO_COLOR (no-color.org). */
+bool cli_is_coloured(int fd);
 
 /* "WHO: TEXT" on stderr, as one line whatever TEXT holds. */
 void cli_say(const char *who, const char *text);
@@ -70,8 +89,10 @@ bool cli_answer(void); /* reads the answer alone */
 /* Columns of text, each as wide as its widest cell: cells are added row by row. */
 struct cli_table {
     unsigned columns;
-    GPtrArray *cells; /* char* */
+    GPtrArray *cells;   /* char* */
+    GPtrArray *colours; /* const char*, of each cell; NULL: none */
 };
 void cli_table_init(struct cli_table *table, unsigned columns);
 void cli_table_add(struct cli_table *table, const char *cell);
+void cli_table_add_status(struct cli_table *table, enum run_status status);
 void cli_table_print(struct cli_table *table); /* and clears it */

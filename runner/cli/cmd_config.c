@@ -1,6 +1,7 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
+#include "config/paths.h"
 #include "runner/engine.h"
 #include "storage/keys.h"
 #include "storage/remote.h"
@@ -150,24 +151,21 @@ static struct remote *make_remote(struct options *options)
 
 static bool save(struct options *options, GError **error)
 {
-    struct settings settings = {0};
+    g_autofree char *path = dstack_home_path("config.yaml"), *notice = NULL;
     struct remote *remote;
-    bool ok = false;
 
     if (!check_engine(options, error))
         return false;
     remote = make_remote(options);
-    if (check_name(remote->name, error) && settings_load(&settings, error) &&
-        check_writable(remote, error)) {
-        settings_put(&settings, remote);
-        ok = settings_save(&settings, error);
-        if (ok)
-            fprintf(stderr, "Remote %s: %s (%s)\n", remote->name, remote->storage, settings.path);
-    } else {
+    notice = g_strdup_printf("Remote %s: %s (%s)\n", remote->name, remote->storage, path);
+    if (!check_name(remote->name, error) || !check_writable(remote, error)) {
         remote_free(remote);
+        return false;
     }
-    settings_clear(&settings);
-    return ok;
+    if (!settings_add(remote, error))
+        return false;
+    fputs(notice, stderr);
+    return true;
 }
 
 static int run(const struct command *command, int argc, char **argv)
@@ -182,7 +180,7 @@ static int run(const struct command *command, int argc, char **argv)
     }
     ask_storage(&options);
     if (!options.storage) {
-        fprintf(stderr, "dstack config: --storage URL is missing; see dstack config --help\n");
+        cli_say("dstack config", "--storage URL is missing; see dstack config --help");
         options_clear(&options);
         return 2;
     }

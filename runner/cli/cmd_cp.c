@@ -39,7 +39,7 @@ static bool find_source(struct store *root, const char *repo, const char *run, c
     g_autoptr(GError) missing = NULL;
 
     if (!path)
-        return error_set(error, EINVAL, "%s: name a file or directory as dstack ls -r shows it",
+        return error_set(error, EINVAL, "\"%s\": name a file or directory as dstack ls -r shows it",
                          text);
     source->key = g_strndup(prefix, strlen(prefix) - 1);
     source->name = g_path_get_basename(path);
@@ -95,6 +95,8 @@ static bool copy(struct cli_roots *roots, char **argv, GError **error)
     struct cli_transfer transfer;
     bool ok;
 
+    if (root && !*argv[3])
+        return error_set(error, EINVAL, "\"\": name a file or directory to copy to");
     if (!root || !find_source(root, roots->repo.id, run, argv[2], &source, error))
         return false;
     cli_transfer_begin(&transfer, label);

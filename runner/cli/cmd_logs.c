@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define EPOCH_MAX_S G_GINT64_CONSTANT(253402300799) /* the end of the year 9999 */
+
 static bool print(const char *data, size_t size, void *user, GError **error)
 {
     fwrite(data, 1, size, stdout);
@@ -21,15 +23,13 @@ static bool parse_since(const char *text, int64_t *since_ms, GError **error)
     g_autoptr(GTimeZone) zone = g_time_zone_new_local();
     g_autoptr(GDateTime) time = NULL;
     int64_t ago;
-    char *end;
     guint64 epoch;
 
     if (duration_parse(text, &ago)) {
         *since_ms = run_now_ms() - ago;
         return true;
     }
-    epoch = g_ascii_strtoull(text, &end, 10);
-    if (end != text && !*end) {
+    if (g_ascii_string_to_unsigned(text, 10, 0, EPOCH_MAX_S, &epoch, NULL)) {
         *since_ms = (int64_t)epoch * 1000;
         return true;
     }

@@ -20,13 +20,16 @@ struct listing {
     bool path_shown, any;
     /* the table so far */
     GPtrArray *held; /* PATH, FILE, SIZE of up to ROWS_HELD rows */
-    int path_width, file_width;
+    unsigned path_width, file_width;
     bool flushed;
 };
 
 static void print_row(struct listing *l, const char *path, const char *file, const char *size)
 {
-    printf("%-*s  %-*s  %s\n", l->path_width, path, l->file_width, file, size);
+    int path_pad = (int)l->path_width - (int)cli_width(path);
+    int file_pad = (int)l->file_width - (int)cli_width(file);
+
+    printf("%s%*s  %s%*s  %s\n", path, MAX(path_pad, 0), "", file, MAX(file_pad, 0), "", size);
 }
 
 static void flush_rows(struct listing *l)
@@ -35,16 +38,6 @@ static void flush_rows(struct listing *l)
         print_row(l, l->held->pdata[i], l->held->pdata[i + 1], l->held->pdata[i + 2]);
     g_ptr_array_set_size(l->held, 0);
     l->flushed = true;
-}
-
-static char *printable(const char *text)
-{
-    char *valid = g_utf8_make_valid(text, -1);
-
-    for (char *c = valid; *c; c++)
-        if ((unsigned char)*c < 32 || *c == 127)
-            *c = '?';
-    return valid;
 }
 
 static void add_json(struct listing *l, const char *file, uint64_t bytes)
@@ -62,7 +55,7 @@ static void add_json(struct listing *l, const char *file, uint64_t bytes)
 static void add_row(struct listing *l, const char *file, uint64_t bytes, bool has_size)
 {
     g_autofree char *size = has_size ? size_format(bytes) : g_strdup("");
-    char *name = printable(file), *path = printable(l->path_shown ? "" : l->path);
+    char *name = cli_printable(file), *path = cli_printable(l->path_shown ? "" : l->path);
 
     if (l->json) {
         add_json(l, file, bytes);
@@ -73,8 +66,8 @@ static void add_row(struct listing *l, const char *file, uint64_t bytes, bool ha
         g_free(name);
         g_free(path);
     } else {
-        l->path_width = MAX(l->path_width, (int)g_utf8_strlen(path, -1));
-        l->file_width = MAX(l->file_width, (int)g_utf8_strlen(name, -1));
+        l->path_width = MAX(l->path_width, cli_width(path));
+        l->file_width = MAX(l->file_width, cli_width(name));
         g_ptr_array_add(l->held, path);
         g_ptr_array_add(l->held, name);
         g_ptr_array_add(l->held, g_steal_pointer(&size));

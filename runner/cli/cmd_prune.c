@@ -30,7 +30,7 @@ static int run_prune(const struct command *command, int argc, char **argv)
     if (!cli_parse(command, NULL, &argc, &argv, 2, 2, &status))
         return status;
     if (strcmp(argv[1], "cache") != 0) {
-        fprintf(stderr, "dstack prune: there is only: dstack prune cache WORKFLOW\n");
+        cli_say("dstack prune", "there is only: dstack prune cache WORKFLOW");
         return 2;
     }
     ok = cli_roots_open(&roots, &error) && prune(&roots, argv[2], &count, &error);

@@ -197,7 +197,7 @@ static void print_table(GPtrArray *rows, bool verbose, bool reasons)
         cli_table_add(&table, run->workflow ? run->workflow : "");
         cli_table_add(&table, ago);
         cli_table_add(&table, run->user ? run->user : "");
-        cli_table_add(&table, run_status_name(run->status));
+        cli_table_add_status(&table, run->status);
         cli_table_add(&table, row->tags ? row->tags : "");
         if (verbose)
             cli_table_add(&table, code ? code : "");

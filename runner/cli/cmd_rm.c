@@ -87,7 +87,7 @@ static int run_rm(const struct command *command, int argc, char **argv)
     if (!cli_parse(command, entries, &argc, &argv, 0, 1, &status))
         return status;
     if ((argc > 1) == (all != FALSE)) {
-        fprintf(stderr, "dstack rm: name a run, or give -a for all finished ones\n");
+        cli_say("dstack rm", "name a run, or give -a for all finished ones");
         return 2;
     }
     if (!yes && !cli_confirm(all ? "Remove all finished runs and their artifacts?"

@@ -160,7 +160,7 @@ static void print_row(const struct run *run, const char *tag)
     cli_table_add(&table, run->name);
     cli_table_add(&table, run->workflow ? run->workflow : "");
     cli_table_add(&table, "now");
-    cli_table_add(&table, run_status_name(run->status));
+    cli_table_add_status(&table, run->status);
     cli_table_add(&table, tag ? tag : "");
     cli_table_print(&table);
     fflush(stdout);

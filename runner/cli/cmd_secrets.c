@@ -249,5 +249,5 @@ static int run(const struct command *command, int argc, char **argv)
 }
 
 const struct command cmd_secrets = {"secrets",
-                                    "[add NAME [VALUE] | update NAME [VALUE] | delete NAME]",
+                                    "[add SECRET [VALUE] | update SECRET [VALUE] | delete SECRET]",
                                     "Lists, adds, changes and deletes a repo's secrets.", run};

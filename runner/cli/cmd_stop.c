@@ -49,7 +49,7 @@ static int run(const struct command *command, int argc, char **argv)
     if (!cli_parse(command, entries, &argc, &argv, 0, 1, &status))
         return status;
     if ((argc > 1) == (all != FALSE)) {
-        fprintf(stderr, "dstack stop: name a run, or give -a for all of them\n");
+        cli_say("dstack stop", "name a run, or give -a for all of them");
         return 2;
     }
     if (!yes && !cli_confirm(abort ? "Abort, without saving artifacts?" : "Stop?", true))

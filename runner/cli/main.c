@@ -7,19 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const commands[] = {
-    &cmd_run,  &cmd_ps,   &cmd_logs, &cmd_stop,  &cmd_ls,   &cmd_cp,      &cmd_tags,
-    &cmd_push, &cmd_pull, &cmd_rm,   &cmd_prune, &cmd_init, &cmd_secrets, &cmd_config,
-};
-
 static void print_help(FILE *out)
 {
     fprintf(out,
             "dstack %s: runs workflows, here or on a remote, and keeps what they make.\n\n"
             "usage: dstack COMMAND [OPTION…] [ARGUMENT…]\n\n",
             DSTACK_VERSION);
-    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
-        fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+    for (const struct command *const *at = cli_commands; *at; at++)
+        fprintf(out, "  %-10s %s\n", (*at)->name, (*at)->summary);
     fprintf(out, "\n  dstack COMMAND --help tells more; dstack --version prints the version.\n");
 }
 
@@ -28,12 +23,15 @@ static int end_output(int status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
-    fprintf(stderr, "dstack: not everything could be written to standard output\n");
+    cli_say("dstack", "not everything could be written to standard output");
     return status ? status : 1;
 }
 
 int main(int argc, char **argv)
 {
+    const struct command *command;
+    g_autofree char *text = NULL;
+
     fd_fill_standard();
     setlocale(LC_ALL, "");
     signal(SIGPIPE, SIG_DFL);
@@ -46,9 +44,10 @@ int main(int argc, char **argv)
         printf("dstack %s\n", DSTACK_VERSION);
         return 0;
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
-        if (strcmp(commands[i]->name, argv[1]) == 0)
-            return end_output(commands[i]->run(commands[i], argc - 1, argv + 1));
-    fprintf(stderr, "dstack: no command \"%s\"; see dstack --help\n", argv[1]);
+    command = cli_command_find(argv[1]);
+    if (command)
+        return end_output(command->run(command, argc - 1, argv + 1));
+    text = g_strdup_printf("no command \"%s\"; see dstack --help", argv[1]);
+    cli_say("dstack", text);
     return 2;
 }

@@ -87,7 +87,7 @@ bool run_options_parse(struct run_options *o, const struct command *command, int
     const GOptionEntry entries[] = {
         /* FILENAME: bytes as they are, whatever the locale */
         {"remote", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, parse_remote,
-         "Run on the default remote, or on that one", "NAME"},
+         "Run on the default remote, or on that one", "REMOTE"},
         {"detach", 'd', 0, G_OPTION_ARG_NONE, &o->detach, "Do not wait and show the log", NULL},
         {"tag", 't', 0, G_OPTION_ARG_STRING, &o->tag, "Tag the run", "TAG"},
         {"env", 'e', 0, G_OPTION_ARG_FILENAME_ARRAY, &o->env,
@@ -121,6 +121,10 @@ bool run_options_parse(struct run_options *o, const struct command *command, int
     g_autofree char **own_argv = NULL;
     int own_argc;
 
+    if (cli_give_entries(entries)) {
+        g_option_group_unref(group);
+        return error_set(error, ECANCELED, "nothing but the options was asked for");
+    }
     g_option_group_add_entries(group, entries);
     g_option_context_set_main_group(context, group);
     g_option_context_set_summary(context, command->summary);

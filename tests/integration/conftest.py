@@ -99,6 +99,11 @@ class S3Store:
             Bucket=self.bucket, Prefix=self.prefix + prefix)
         return [item["Key"][len(self.prefix):] for page in pages for item in page.get("Contents", [])]
 
+    def texts(self, prefix=""):
+        """What is there, by key; a runner that cleans up may remove some meanwhile."""
+        found = {key: self.read(key) for key in self.keys(prefix)}
+        return {key: data for key, data in found.items() if data is not None}
+
     def remove_all(self):
         keys = [{"Key": self.prefix + key} for key in self.keys()]
         for i in range(0, len(keys), 1000):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import time
 import uuid
@@ -13,6 +14,8 @@ import pytest
 from cli_world import (HELLO, HELLO_SH, LIMIT_S, anywhere, mounts_below, needs_root, processes_of, rgw,
                        world)
 from conftest import S3Store, is_mounted, program, wait_for
+
+LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 
 # --- the examples as typed ---
 
@@ -456,10 +459,8 @@ def test_secrets_show_nowhere(rgw):
     rgw.ok("stop", name)
     rgw.wait_status(name, "stopped")
     assert secret not in rgw.ok("logs", name) and "RUN_NAME=" in rgw.ok("logs", name)
-    pages = rgw.remote.client.get_paginator("list_objects_v2").paginate(
-        Bucket=rgw.remote.bucket, Prefix=rgw.remote.prefix)
-    for key in [o["Key"] for page in pages for o in page["Contents"]]:
-        assert secret.encode() not in rgw.remote.read(key[len(rgw.remote.prefix):]), key
+    for key, data in rgw.remote.texts().items():
+        assert secret.encode() not in data, key
     for path in rgw.home.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
@@ -469,10 +470,10 @@ def test_credentials_reach_a_job_that_asks_for_them_and_not_the_store(rgw):
     command = f"test \"$AWS_SECRET_ACCESS_KEY\" = {secret[::-1]} || echo ${{#AWS_SECRET_ACCESS_KEY}}"
     assert rgw.ok("run", "bash", "-c", command, "-e", "AWS_SECRET_ACCESS_KEY",
                   "--remote").splitlines()[2:] == [str(len(secret))]
-    keys = [o["Key"] for o in rgw.remote.client.list_objects_v2(
-        Bucket=rgw.remote.bucket, Prefix=rgw.remote.prefix + "runs/")["Contents"]]
-    for key in keys:
-        assert secret.encode() not in rgw.remote.read(key[len(rgw.remote.prefix):])
+    documents = rgw.remote.texts("runs/")
+    assert any(key.endswith(".json") for key in documents)
+    for key, data in documents.items():
+        assert secret.encode() not in data, key
 
 
 def test_the_code_is_what_git_would_take_and_never_our_own_home(world):
@@ -491,12 +492,17 @@ def test_the_code_is_what_git_would_take_and_never_our_own_home(world):
 
 # --- time ---
 
+def processor_s():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_version_is_quick_and_every_help_helps(world):
     times = []
-    for _ in range(10):  # other work on the machine is not ours to measure
-        begin = time.monotonic()
+    for _ in range(10):  # of the processor: other work on the machine is not ours to measure
+        begin = processor_s()
         assert world.ok("--version").startswith("dstack ")
-        times.append(time.monotonic() - begin)
+        times.append(processor_s() - begin)
     assert min(times) < 0.02
     names = re.findall(r"^  (\w+) ", world.ok("--help").split("COMMAND", 1)[1], re.M)
     names = [n for n in names if n != "dstack"]
@@ -509,8 +515,9 @@ def test_version_is_quick_and_every_help_helps(world):
             assert done.returncode == 0 and other in done.stdout
 
 
-def test_ps_of_a_thousand_runs_is_quick(rgw):
-    """What finished runs leave is written as the runner writes it."""
+def test_ps_of_many_runs_is_quick(rgw):
+    """What finished runs leave is written as the runner writes it. Twice as many keys: two pages."""
+    count = 1000 if LONG else 510
     rgw.ok("run", "hello-txt", "--remote")
     name = rgw.last()["run"]
     client, bucket = rgw.remote.client, rgw.remote.bucket
@@ -523,11 +530,11 @@ def test_ps_of_a_thousand_runs_is_quick(rgw):
         for key, body in zip(keys, bodies):
             client.put_object(Bucket=bucket, Key=key.replace(name, f"calm-owl-{i}"), Body=body)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(add, range(1, 1000)))
+        list(pool.map(add, range(1, count)))
     times = []
     for _ in range(3):
         begin = time.monotonic()
-        assert len(rgw.ok("ps", "-a").splitlines()) == 1001
+        assert len(rgw.ok("ps", "-a").splitlines()) == count + 1
         times.append(time.monotonic() - begin)
     print(times)
     assert min(times) < 0.5

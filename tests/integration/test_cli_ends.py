@@ -11,6 +11,8 @@ import pytest
 from cli_world import FINAL, HELLO, LIMIT_S, Terminal, anywhere, processes_of, rgw, world
 from conftest import S3Store, wait_for
 
+LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
+
 # --- stop ---
 
 @pytest.mark.parametrize("abort", [False, True])
@@ -191,7 +193,7 @@ def test_a_killed_mount_fails_the_run_with_the_reason(rgw):
 
 
 def test_a_run_stopped_at_any_moment_leaves_nothing(world):
-    for i in range(6):
+    for i in range(30 if LONG else 4):
         name = world.ok("run", "wait", "-d").splitlines()[1].split()[0]
         time.sleep(i * 0.02)
         world.ok("stop", name, *(["-x"] if i % 2 else []))

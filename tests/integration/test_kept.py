@@ -207,6 +207,7 @@ def test_cp_of_files_and_directories(both, tmp_path):
     assert os.readlink(tmp_path / "link") == "a"
     for source, where, part in (("out/nope", target, "out/nope"), ("nope", target, "nope"),
                                 ("../x", target, "../x"), ("/", target, "/"), ("out/d/a", target / "d/", None),
+                                ("out/d", "", "copy to"),
                                 ("out/d", target / "a", "is a file"), ("out/d/a", target / "no/", "no/")):
         done = world.run("cp", name, source, f"{where}/" if str(where).endswith("no") else str(where))
         assert done.returncode == (0 if part is None else 1) and (part or "") in done.err, done.err

@@ -71,4 +71,5 @@ def test_since_and_attach(world):
     assert world.ok("logs", name, "-s", "1h") == "old\nnew\nlast\n"
     assert world.ok("logs", name, "-s", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 9))) == ""
     assert world.ok("logs", name, "-s", str(int(time.time()) - 3600)) == "old\nnew\nlast\n"
-    assert "soon" in world.refuses("logs", name, "-s", "soon")
+    for wrong in ("soon", "-5", "9" * 30, ""):
+        assert f"--since {wrong}" in world.refuses("logs", name, f"--since={wrong}")

@@ -1,7 +1,7 @@
 """Runs from submitted to their end, by the real dstack-runner over a real store.
 
-The document is written as the commands write it; everything else is the program's. A file store is
-the root, and with DSTACK_TEST_RGW, its _KEY, _SECRET and _BUCKET set, an S3 one.
+The document is written as the commands write it; everything else is the program's. The root is a file
+store, and the S3 server.
 """
 import json
 import os
@@ -13,6 +13,8 @@ import time
 import uuid
 
 import pytest
+
+from conftest import S3Store
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("DSTACK_BIN", TOP / "build" / "bin"))
@@ -46,41 +48,17 @@ class FileRoot:
         pass
 
 
-class S3Root:
-    """Through the aws client, which is independent of ours."""
+class S3Root(S3Store):
+    """The same on the S3 server."""
 
-    def __init__(self, endpoint, bucket):
-        self.endpoint, self.bucket = endpoint, bucket
-        self.prefix = f"test-{uuid.uuid4()}/"
-        self.options = ["--root", f"s3://{bucket}/{self.prefix[:-1]}", "--endpoint", endpoint]
-        self.environment = {
-            "AWS_ACCESS_KEY_ID": os.environ["DSTACK_TEST_RGW_KEY"],
-            "AWS_SECRET_ACCESS_KEY": os.environ["DSTACK_TEST_RGW_SECRET"],
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+    def __init__(self):
+        super().__init__()
+        self.options = ["--root", self.url.rstrip("/"), *self.arguments]
 
-    def aws(self, *arguments, **more):
-        return subprocess.run(["/usr/bin/aws", "--endpoint-url", self.endpoint, *arguments],
-                              env={**os.environ, **self.environment}, capture_output=True,
-                              timeout=60, **more)
+    write, remove = S3Store.put, S3Store.remove_all
 
-    def write(self, key, data):
-        done = self.aws("s3", "cp", "-", f"s3://{self.bucket}/{self.prefix}{key}", input=data)
-        assert done.returncode == 0, done.stderr
-
-    def read(self, key):
-        done = self.aws("s3", "cp", f"s3://{self.bucket}/{self.prefix}{key}", "-")
-        return done.stdout if done.returncode == 0 else None
-
-    def keys(self, prefix):
-        done = self.aws("s3api", "list-objects-v2", "--bucket", self.bucket, "--prefix",
-                        self.prefix + prefix)
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout or b"{}")
-        return sorted(o["Key"][len(self.prefix):] for o in answer.get("Contents", []))
-
-    def remove(self):
-        self.aws("s3", "rm", "--recursive", f"s3://{self.bucket}/{self.prefix}")
+    def keys(self, prefix=""):
+        return sorted(super().keys(prefix))
 
 
 class Run:
@@ -163,10 +141,7 @@ def root(request, tmp_path):
     if request.param == "file":
         yield FileRoot(tmp_path / "root")
         return
-    where = os.environ.get("DSTACK_TEST_RGW")
-    if not where:
-        pytest.skip("DSTACK_TEST_RGW is not set")
-    root = S3Root(where, os.environ["DSTACK_TEST_RGW_BUCKET"])
+    root = S3Root()
     yield root
     root.remove()
 

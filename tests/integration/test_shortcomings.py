@@ -6,6 +6,8 @@ from cli_world import LIMIT_S, Terminal, rgw, world
 from conftest import wait_for
 from test_artifacts import UNSAVABLE, tree, yaml
 
+LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
+
 
 def detached(world, commands, *more):
     return world.ok("run", "bash", "-c", commands, "-a", "output", "-d", "--remote",
@@ -60,7 +62,7 @@ def test_4_commands_start_when_the_mount_is_there(rgw):
 
 
 def test_5_a_mounted_artifact_ends_done_and_cleanly_unmounted(rgw):
-    rgw.write(yaml(("w", ["head -c 30M /dev/urandom > output/big; echo x > output/a"],
+    rgw.write(yaml(("w", ["head -c 12M /dev/urandom > output/big; echo x > output/a"],
                     ["artifacts: [{path: output, mount: true}]"])))
     rgw.ok("run", "w", "--remote")
     assert rgw.last()["status"] == "done"
@@ -102,7 +104,7 @@ def test_8_an_abort_stays_one_and_ctrl_c_saves(rgw):
 def test_9_run_returns_when_the_run_is_done(rgw):
     rgw.write(yaml(("a", ["head -c 20M /dev/urandom > data/x"], ["artifacts: [data]"]),
                    ("b", ["stat -c %s data/x"], ["deps: [{workflow: a}]"])))
-    for _ in range(2):
+    for _ in range(5 if LONG else 1):
         rgw.ok("run", "a", "--remote")
         assert rgw.last()["status"] == "done"
         assert rgw.ok("run", "b", "--remote").splitlines()[2:] == ["20971520"]

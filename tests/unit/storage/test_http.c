@@ -9,6 +9,8 @@
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -547,4 +549,29 @@ Test(http, an_answer_that_is_no_http)
     start(garbage, NULL);
     put_succeeds();
     cr_assert_eq(script_server_requests(server), 3);
+}
+
+/* --- signals --- */
+
+static void note_mask(struct store_call *call, void *user)
+{
+    pthread_sigmask(SIG_SETMASK, NULL, user);
+}
+
+/* One that a thread here took would not interrupt the program's wait; SIGPIPE (TLS writes to a
+ * connection that the server closed) would end it. */
+Test(http, signals_are_the_programs_own)
+{
+    sigset_t mask;
+
+    start(always_ok, NULL);
+    {
+        g_autoptr(StoreCall) call = store_call_new(STORE_HEAD, "k");
+
+        sigemptyset(&mask);
+        store_start(store, call, note_mask, &mask);
+        store_wait(call);
+    }
+    cr_assert(sigismember(&mask, SIGINT) && sigismember(&mask, SIGTERM));
+    cr_assert(sigismember(&mask, SIGPIPE));
 }

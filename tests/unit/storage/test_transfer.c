@@ -2,10 +2,12 @@
 #include "storage/store_driver.h"
 #include "storage/transfer.h"
 #include "tests/support/faulty_store.h"
+#include "tests/support/held_store.h"
 #include "tests/support/memory_store.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -262,6 +264,39 @@ Test(transfer, stop_ends_it)
     make_tree(3, 0);
     is_ok = transfer_upload(from, store, "", &options, NULL, &error);
     cr_assert(!is_ok && error_is(error, ECANCELED));
+}
+
+static int stop_now;
+
+static void *stop_during_begin(void *data)
+{
+    while (held_store_waiting(data) == 0)
+        g_usleep(1000);
+    __atomic_store_n(&stop_now, 1, __ATOMIC_RELAXED);
+    g_usleep(500 * 1000); /* time to hear of it */
+    held_store_release(data);
+    return NULL;
+}
+
+/* Nobody would know the id of an upload whose beginning was cancelled. */
+Test(transfer, stop_leaves_no_upload_behind)
+{
+    g_autoptr(Store) memory = memory_store_new();
+    g_autoptr(Store) store = held_store_new(memory);
+    g_autoptr(GError) error = NULL;
+    struct transfer_options options = {.stop = &stop_now};
+    pthread_t thread;
+    bool is_ok;
+
+    make_tree(0, 20 << 20);
+    held_store_hold(store, STORE_BEGIN, NULL);
+    pthread_create(&thread, NULL, stop_during_begin, store);
+    is_ok = transfer_upload(from, store, "", &options, NULL, &error);
+    pthread_join(thread, NULL);
+    cr_assert(!is_ok && error_is(error, ECANCELED));
+    cr_assert_eq(held_store_calls(store, STORE_BEGIN), 1);
+    cr_assert_eq(held_store_calls(store, STORE_ABORT), 1);
+    cr_assert_eq(held_store_calls(store, STORE_COMMIT), 0);
 }
 
 Test(transfer, keeps_calls_in_flight_within_the_bound)

@@ -1,0 +1,93 @@
+"""Where dstack is called: homes of every kind, directories below a repo, submodules."""
+import os
+import pwd
+import subprocess
+
+import pytest
+
+from cli_world import HELLO, World, needs_root, world  # noqa: F401
+
+
+def git(directory, *arguments):
+    subprocess.run(["git", "-c", "user.name=u", "-c", "user.email=u@x", "-c",
+                    "protocol.file.allow=always", *arguments], cwd=directory, check=True,
+                   capture_output=True, timeout=30)
+
+
+@pytest.mark.parametrize("name", ["a héim #?&", "100% 'of' \"", "x\ny"])
+def test_homes_of_any_name(tmp_path, name):
+    world = World(tmp_path / name)
+    world.ok("run", "hello-txt", "-t", "best")
+    world.ok("run", "hello-sh", "--remote")
+    world.ok("push", ":best")
+    world.ok("rm", "-a", "-y")
+    assert world.files(":best") == ["output/hello.txt"]
+    assert world.ok("run", "bash", "--dep", ":best", "-c", "cat output/*").endswith("world\n")
+    world.assert_nothing_left()
+
+
+@needs_root
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_home_it_is_the_users(world, home):
+    """In a mount namespace of its own, where the user's home is empty."""
+    del world.environment["DSTACK_HOME"], world.environment["HOME"]
+    if home is not None:
+        world.environment["HOME"] = home
+    real = pwd.getpwuid(os.geteuid()).pw_dir
+    script = f'mount -t tmpfs none "{real}" && "$@" && test -d "{real}/.dstack"'
+    prefix = ["unshare", "-m", "sh", "-ec", script, "sh"]
+    world.ok("secrets", prefix=prefix)
+    assert not (world.repo / ".dstack" / "artifacts").exists()
+
+
+@needs_root
+def test_a_home_that_is_read_only(world):
+    world.home.mkdir()
+    prefix = ["unshare", "-m", "sh", "-c",
+              f'mount --bind "{world.home}" "{world.home}" && '
+              f'mount -o remount,ro,bind "{world.home}" && exec "$@"', "sh"]
+    for command in (["run", "hello"], ["tags", "add", "t", "-a", "artifacts"],
+                    ["secrets", "add", "A", "x"]):
+        assert "ead-only" in world.refuses(*command, prefix=prefix)
+    world.ok("ps", "-a", prefix=prefix)
+    world.ok("tags", prefix=prefix)
+    world.assert_nothing_made()
+
+
+def test_a_submodule_is_a_repo_of_its_own_and_its_files_are_code(world, tmp_path):
+    library, top = tmp_path / "library", world.repo
+    for directory in (library, top):
+        directory.mkdir(exist_ok=True)
+        git(directory, "init", "-q")
+        git(directory, "remote", "add", "origin", f"https://example.com/u/{directory.name}.git")
+    (library / "part.txt").write_text("from the library\n")
+    git(library, "add", ".")
+    git(library, "commit", "-qm", "x")
+    git(top, "submodule", "add", "-q", str(library), "library")
+    (top / "library/new.txt").write_text("not committed\n")
+    world.write(HELLO + """  - name: cat
+    provider: bash
+    commands: ["cat library/part.txt library/new.txt"]
+""")
+    (top / "sub/deep").mkdir(parents=True)
+    text = world.ok("run", "cat", cwd=top / "sub/deep")
+    assert text.endswith("from the library\nnot committed\n"), text
+    assert "no workflow" in world.run("run", "cat", cwd=top / "library").err
+
+
+def test_a_directory_that_is_gone(world):
+    gone = world.repo / "gone"
+    gone.mkdir()
+    done = world.run("ps", prefix=["sh", "-c", f'rmdir "{gone}" && exec "$@"', "sh"], cwd=gone)
+    assert done.returncode == 1 and done.out == "" and done.err.count("\n") == 1, done.err
+
+
+def test_two_terminals_at_once(world):
+    """Each remote that is configured stays, and the file is whole at every moment."""
+    names = [f"r{i}" for i in range(8)]
+    started = [world.start("config", "--name", name, "--storage", f"file://{world.home}/{name}")
+               for name in names]
+    for process in started:
+        assert process.communicate(timeout=30)[0] == "" and process.returncode == 0
+    assert sorted(world.ok("completion", "--", "run", "--remote=").split()) == \
+        [f"--remote={name}" for name in names]
