@@ -5,10 +5,8 @@ server that costs nothing; so neither a slow nor a noisy machine decides. A rati
 more rounds before it counts as worse.
 """
 import json
-import os
-import random
 
-from lines import MIB, best, read_file, write_file, write_small
+from lines import MIB, read_file, write_file, write_small
 from world import TOP, Mounted, say
 
 RECORDED = TOP / "tests/bench/recorded.json"
@@ -16,14 +14,6 @@ WORSE = 1.3
 SIZE_MIB = 192
 SMALL_COUNT = 200
 ROUNDS, MORE_ROUNDS = 3, 6
-
-
-def read_random(path):
-    chance = random.Random(1)
-    with open(path, "rb", buffering=0) as file:
-        for _ in range(64):
-            file.seek(chance.randrange(SIZE_MIB * 4) * 256 * 1024)
-            file.read(256 * 1024)
 
 
 def one_round(world, server, number, times):
@@ -45,14 +35,11 @@ def one_round(world, server, number, times):
             result = mount.timed(lambda: read_file(mount.path / client, SIZE_MIB))
             note(f"{client} read", result["seconds"])
             note(f"{client} read CPU", result["cpu_s"])
-        if client == "dstack":
-            with Mounted(world, client, server) as mount:
-                note("dstack random", mount.timed(lambda: read_random(mount.path / client))["seconds"])
 
 
 def ratios(times):
     pairs = (("dstack write", "raw write"), ("dstack read", "raw read"), ("dstack small", "raw small"),
-             ("dstack random", "raw read"), ("dstack write", "s3fs write"), ("dstack read", "s3fs read"),
+             ("dstack write", "s3fs write"), ("dstack read", "s3fs read"),
              ("dstack write CPU", "s3fs write CPU"), ("dstack read CPU", "s3fs read CPU"))
     return {f"{a} / {b}": times[a] / max(times[b], 0.01) for a, b in pairs}
 
