@@ -9,6 +9,7 @@
 #include <time.h>
 
 #define CAPACITY_MIN 4096
+#define HUGE_BYTES   ((size_t)2 * BUFFER_MAX) /* a huge page */
 
 struct budget {
     uint64_t limit;
@@ -153,15 +154,33 @@ static void give_back(struct budget *budget, size_t capacity, uint8_t *warm)
     pthread_mutex_unlock(&budget->lock);
 }
 
-/* Of the process alone; NULL: there is none. */
-static uint8_t *map_memory(size_t capacity)
+/* Two buffers' memory in one huge page, where the kernel has one: 512 times fewer page faults, and
+ * quicker copies by the kernel. The second one is kept for the next buffer. */
+static uint8_t *map_large(struct budget *budget)
 {
-    void *memory;
+    uint8_t *area =
+        mmap(NULL, 2 * HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory;
+    size_t before;
 
-    if (capacity < BUFFER_MAX)
-        return g_try_malloc(capacity);
-    memory = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
+    if (area == MAP_FAILED)
+        return NULL;
+    before = -(uintptr_t)area % HUGE_BYTES;
+    memory = area + before;
+    if (before)
+        munmap(area, before);
+    munmap(memory + HUGE_BYTES, HUGE_BYTES - before);
+    madvise(memory, HUGE_BYTES, MADV_HUGEPAGE);
+    pthread_mutex_lock(&budget->lock);
+    g_ptr_array_add(budget->idle, memory + BUFFER_MAX);
+    pthread_mutex_unlock(&budget->lock);
+    return memory;
+}
+
+/* Of the process alone; NULL: there is none. */
+static uint8_t *map_memory(struct budget *budget, size_t capacity)
+{
+    return capacity < BUFFER_MAX ? g_try_malloc(capacity) : map_large(budget);
 }
 
 static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum budget_lane lane,
@@ -174,7 +193,7 @@ static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum b
         memory = journal_alloc(budget->journal, capacity);
     if (!memory) {
         in_journal = false;
-        memory = map_memory(capacity);
+        memory = map_memory(budget, capacity);
     }
     if (!memory) {
         give_back(budget, capacity, NULL);

@@ -3,11 +3,11 @@
  * A stream is one place in a file where somebody reads onwards. It keeps segments, each one GET
  * into buffers of the budget, from a little behind the reader (requests of one reader arrive out of
  * order) to a window ahead. A read that continues no stream starts one, with a segment as large as
- * itself; from the second read on that does continue it, each doubles segment and window, so
- * scattered reads fetch what they ask for, and a sequential reader soon keeps several large GETs in
- * flight.
- * How far a read may be from where it is expected grows with the window. A read of what a stream
- * has fetched is answered from there, wherever it is, and widens nothing.
+ * itself; from the second read on that does continue it, each doubles the window, of which a
+ * segment is a quarter: scattered reads fetch what they ask for, and a sequential reader soon keeps
+ * several large GETs in flight. How far a read may be from where it is expected grows with the
+ * window. A read of what a stream has fetched is answered from there, wherever it is, and widens
+ * nothing.
  *
  * When there is no memory for what a reader waits for, streams give way: the least used of this
  * file first, then those of others; if that does not help either, the bytes are fetched past them.
@@ -29,6 +29,7 @@
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
 #define STREAMS_MAX       16
+#define RECENT            4
 #define READ_TIMEOUT_MS   100
 #define MEMORY_TIMEOUT_MS 20
 
@@ -47,11 +48,16 @@ struct segment {
 };
 
 struct stream {
-    uint64_t start;    /* where it was begun, or what has been let go of */
+    uint64_t begin;    /* where it was begun */
+    uint64_t start;    /* the same, or behind what has been let go of */
     uint64_t fetched;  /* where the next segment begins */
     uint64_t position; /* the furthest end of a read */
     uint64_t window, segment_bytes;
     unsigned run; /* reads that continued it */
+    /* Of who reads downwards, as memcpy does of a mapping at times: how many steps so far, and
+     * where the step before began; 0: this one reads upwards. */
+    unsigned descents;
+    uint64_t limit;
     int64_t used_ms;
     GQueue segments;
 };
@@ -174,19 +180,26 @@ static bool continues(const struct stream *stream, uint64_t offset, uint64_t end
            offset >= stream->start && offset <= stream->fetched + ahead;
 }
 
-/* The stream that goes on with a read, else one that has its bytes. */
+/* How well a stream suits a read; 0: not at all. One that has the bytes goes first, else a second
+ * stream beside it would fetch them again, and all that follows too. */
+static unsigned suits(const struct stream *stream, uint64_t offset, uint64_t end)
+{
+    return has_fetched(stream, offset, end) * 2u + continues(stream, offset, end);
+}
+
 static struct stream *find_stream(struct inode *inode, uint64_t offset, uint64_t end)
 {
     GList *found = NULL;
     struct stream *stream;
+    unsigned best = 0;
 
     for (GList *link = inode->streams.head; link; link = link->next) {
-        if (continues(link->data, offset, end)) {
+        unsigned here = suits(link->data, offset, end);
+
+        if (here > best) {
+            best = here;
             found = link;
-            break;
         }
-        if (!found && has_fetched(link->data, offset, end))
-            found = link;
     }
     if (!found)
         return NULL;
@@ -201,7 +214,7 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t si
 {
     struct stream *stream = g_new0(struct stream, 1);
 
-    stream->start = stream->fetched = stream->position = offset;
+    stream->begin = stream->start = stream->fetched = stream->position = offset;
     stream->segment_bytes = MAX(size, 4096);
     stream->used_ms = now_ms();
     g_queue_init(&stream->segments);
@@ -211,8 +224,51 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t si
     return stream;
 }
 
+/* The stream, of those used last, that begins close above a read that ends at END. */
+static const struct stream *stream_above(const struct inode *inode, uint64_t end, uint64_t size)
+{
+    const GList *link = inode->streams.head->next;
+
+    for (unsigned i = 0; link && i < RECENT; i++, link = link->next) {
+        const struct stream *stream = link->data;
+
+        if (stream->begin >= end && stream->begin - end <= 2 * size)
+            return stream;
+    }
+    return NULL;
+}
+
+/* The reader goes on below where it was: then, from the second step on, each stream begins further
+ * below what is asked for. */
+static void descend(const struct inode *inode, struct stream *stream, uint64_t end, uint64_t most)
+{
+    const struct stream *above = stream_above(inode, end, end - stream->begin);
+
+    if (!above)
+        return;
+    stream->descents = above->descents + 1;
+    stream->limit = above->begin;
+    if (stream->descents > 1) {
+        uint64_t step = MIN((uint64_t)SEGMENT_MIN << MIN(stream->descents, 10), most);
+
+        stream->begin -= MIN(step, stream->begin);
+        stream->start = stream->fetched = stream->begin;
+    }
+}
+
+/* How far ahead to fetch. A file with several streams is read in pieces (tensors in any order), and
+ * what is fetched behind a piece's end is lost: there, half as much as was read in one go. */
+static uint64_t next_window(const struct inode *inode, const struct stream *stream,
+                            uint64_t window_max)
+{
+    uint64_t most = inode->streams.length > 1 ? (stream->position - stream->begin) / 2 : window_max;
+
+    return MIN(MAX(stream->window * 2, SEGMENT_MIN), CLAMP(most, SEGMENT_MIN, window_max));
+}
+
 /* The reader went on: widen, and let go of what lies well behind. */
-static void stream_advance(struct stream *stream, uint64_t end, uint64_t window_max)
+static void stream_advance(const struct inode *inode, struct stream *stream, uint64_t end,
+                           uint64_t window_max)
 {
     struct segment *first;
 
@@ -220,8 +276,8 @@ static void stream_advance(struct stream *stream, uint64_t end, uint64_t window_
         stream->position = end;
     if (stream->run++ == 0)
         return;
-    stream->segment_bytes = MIN(MAX(stream->segment_bytes * 2, SEGMENT_MIN), SEGMENT_MAX);
-    stream->window = MIN(MAX(stream->window * 2, SEGMENT_MIN), window_max);
+    stream->window = next_window(inode, stream, window_max);
+    stream->segment_bytes = CLAMP(stream->window / 4, SEGMENT_MIN, SEGMENT_MAX);
     while ((first = g_queue_peek_head(&stream->segments)) &&
            first->end + BEHIND <= stream->position && first->state != SEGMENT_FETCHING) {
         stream->start = first->end;
@@ -234,7 +290,8 @@ static void stream_advance(struct stream *stream, uint64_t end, uint64_t window_
 static bool stream_extend(struct fs *fs, struct inode *inode, struct stream *stream, uint64_t end,
                           GPtrArray *to_start)
 {
-    uint64_t until = MIN(MAX(end, stream->position + stream->window), inode->base_size);
+    uint64_t ahead = stream->limit ? stream->limit : stream->position + stream->window;
+    uint64_t until = MIN(MAX(end, ahead), inode->base_size);
 
     while (stream->fetched < until) {
         bool wanted = stream->fetched < end;
@@ -339,9 +396,12 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
         stream = new_stream(inode, offset, end - offset);
         *advanced = true; /* the first read of a stream widens nothing */
         stream->position = end;
+        descend(inode, stream, end, window_max / 4);
     }
-    if (!*advanced && continues(stream, offset, end))
-        stream_advance(stream, end, window_max);
+    if (offset >= stream->limit)
+        stream->limit = 0;
+    if (!*advanced && !stream->limit && continues(stream, offset, end))
+        stream_advance(inode, stream, end, window_max);
     *advanced = true;
     while (!stream_extend(fs, inode, stream, end, to_start))
         if (!drop_another(inode, stream))

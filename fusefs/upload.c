@@ -17,6 +17,9 @@
 
 #define ZEROS_BYTES (64 * 1024)
 #define COPY_STEP   (1ull << 30)
+/* Memory of sent parts stays for who reads or changes them, while no more than this is in use: the
+ * next part is cheaper in warm memory than in more of it. */
+#define KEPT_MAX (64ull << 20)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
@@ -142,7 +145,8 @@ static void part_done(struct store_call *call, void *user)
         if (!orphan)
             upload_complain(fs, "upload", call);
     } else {
-        bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
+        uint64_t most = MIN(budget_limit_bytes(fs->budget) / 2, KEPT_MAX);
+        bool keep = budget_used_bytes(fs->budget) < most;
 
         part->state = PART_SENT;
         g_free(part->etag);

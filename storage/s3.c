@@ -1,11 +1,14 @@
 /* The S3 driver: any store that speaks S3, over the HTTP engine.
  *
- * threads: start makes and signs nothing on the network's time but the body's hash; the rest runs
- *          on the engine's threads, one step of a call after the other (s3_op.h: stages).
+ * threads: start makes and signs nothing on the network's time; the rest runs on the engine's
+ *          threads, one step of a call after the other (s3_op.h: stages). Large bodies are hashed
+ * on threads of their own: who starts a call may be a program that writes on, or an engine's thread
+ * with other transfers under way.
  */
 #include "storage/s3_op.h"
 
 #include "config/error.h"
+#include "storage/pool.h"
 #include "storage/s3_xml.h"
 
 #include <string.h>
@@ -13,6 +16,9 @@
 #define MIB (UINT64_C(1024) * 1024)
 #define GIB (1024 * MIB)
 #define TIB (1024 * GIB)
+
+#define HASH_THREADS 2
+#define HASH_APART   (256 * 1024) /* bytes that take longer to hash than to hand over */
 
 static const struct store_caps s3_caps = {
     .min_part_bytes = 5 * MIB,
@@ -256,9 +262,36 @@ static enum s3_stage first_stage(struct s3_op *op)
     return op->odd_keys->len == call->keys->len ? S3_DELETE_ODD : S3_MAIN;
 }
 
+static void run_first_stage(void *data)
+{
+    struct s3_op *op = data;
+
+    enter_stage(op, first_stage(op));
+}
+
+/* NULL: there is no thread; then the caller's does. */
+static struct pool *hash_pool(struct s3_store *s3)
+{
+    struct pool *pool;
+
+    pthread_mutex_lock(&s3->hash_lock);
+    if (!s3->hash_pool)
+        s3->hash_pool = pool_new(HASH_THREADS, NULL);
+    pool = s3->hash_pool;
+    pthread_mutex_unlock(&s3->hash_lock);
+    return pool;
+}
+
+static bool is_hashed_apart(const struct s3_store *s3, const struct store_call *call)
+{
+    return (call->verb == STORE_PUT || call->verb == STORE_PART) && !s3->endpoint.is_https &&
+           !call->has_sha256 && store_call_body_bytes(call) >= HASH_APART;
+}
+
 static void s3_start(struct store *store, struct store_call *call)
 {
     GError *error = NULL;
+    struct pool *pool;
     struct s3_op *op;
 
     if (!s3_request_check(call, &store->caps, &error)) {
@@ -275,7 +308,11 @@ static void s3_start(struct store *store, struct store_call *call)
     op->http.judge = s3_answer_judge;
     op->http.is_cancelled = is_cancelled;
     op->http.done = on_done;
-    enter_stage(op, first_stage(op));
+    pool = is_hashed_apart(op->s3, call) ? hash_pool(op->s3) : NULL;
+    if (pool)
+        pool_add(pool, run_first_stage, op);
+    else
+        run_first_stage(op);
 }
 
 static void s3_cancel(struct store *store, struct store_call *call)
@@ -287,6 +324,8 @@ static void s3_free(struct store *store)
 {
     struct s3_store *s3 = (struct s3_store *)store;
 
+    pool_free(s3->hash_pool);
+    pthread_mutex_destroy(&s3->hash_lock);
     http_engine_free(s3->engine);
     s3_uploads_free(s3->uploads);
     credentials_clear(&s3->credentials);
@@ -334,6 +373,7 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
     struct s3_store *s3 = g_new0(struct s3_store, 1);
     g_autofree char *url = g_strconcat("s3://", bucket, NULL);
 
+    pthread_mutex_init(&s3->hash_lock, NULL);
     s3->bucket = bucket;
     s3->profile = g_strdup(options->profile);
     pthread_mutex_init(&s3->credentials_lock, NULL);

@@ -20,6 +20,7 @@
 #include "storage/s3_uploads.h"
 #include "storage/store_driver.h"
 #include "storage/uri.h"
+#include <pthread.h>
 
 #include <pthread.h>
 
@@ -41,6 +42,9 @@ struct s3_store {
     bool virtual_host;
     unsigned deadline_ms, stall_ms;
     int64_t clock_offset_s; /* atomic: what the server's clock is ahead of ours, as far as known */
+
+    pthread_mutex_t hash_lock;
+    struct pool *hash_pool; /* guarded by hash_lock; NULL until a large body is to be hashed */
 };
 
 enum s3_stage {

@@ -105,7 +105,7 @@ static void add_checksum(struct s3_op *op)
     add_header(op, "x-amz-checksum-crc32c", op->checksum);
 }
 
-/* The hash of a large body is computed here, on the caller's thread, and kept for all tries. */
+/* The hash of a body is computed here, and kept for all tries. */
 static void send_iov(struct s3_op *op)
 {
     struct store_call *call = op->call;

@@ -109,3 +109,20 @@ Test(readahead, many_places_on_a_small_budget_go_on)
     g_rand_free(random);
     close_small();
 }
+
+/* memcpy reads a mapping so when the two places are alike in their last 12 bits. */
+Test(readahead, a_downward_reader_has_several_requests_in_flight)
+{
+    struct fs_file *file;
+
+    put_large("x", 64);
+    open_small(256 * MIB);
+    faulty_store_delay(counted, 20);
+    file = open_file("x");
+    for (unsigned i = 64; i-- > 0;)
+        expect_range(file, (uint64_t)i * MIB, MIB);
+    cr_assert_geq(faulty_store_most_in_flight(counted), 4);
+    cr_assert_leq(faulty_store_received(counted), 66ull * MIB);
+    fs_release(fs, file);
+    close_small();
+}

@@ -1,0 +1,189 @@
+/* What the server can do: the store's own parallel client, without a mount. Prints seconds.
+ *   raw ENDPOINT BUCKET put KEY BYTES       one object, parts of 16 MiB, 8 at once
+ *   raw ENDPOINT BUCKET get KEY BYTES       one object, ranges of 8 MiB, 8 at once
+ *   raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, as one part that the server copies
+ *   raw ENDPOINT BUCKET puts PREFIX COUNT PARALLEL    objects of 4 KiB
+ */
+#include "storage/store.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PART_BYTES  (16u << 20)
+#define RANGE_BYTES (8u << 20)
+#define PARALLEL    8
+#define SMALL_BYTES 4096
+
+struct work {
+    struct store *store;
+    const char *key;
+    uint64_t bytes, step;
+    char *upload_id;
+    char **etags;
+    atomic_uint next, count;
+    atomic_bool failed;
+    struct store_call *(*make)(struct work *work, unsigned number, void *buffer);
+};
+
+static struct store_call *make_part(struct work *work, unsigned number, void *buffer)
+{
+    uint64_t start = number * work->step;
+
+    return store_call_part(work->key, work->upload_id, number + 1, buffer,
+                           MIN(work->step, work->bytes - start));
+}
+
+static struct store_call *make_range(struct work *work, unsigned number, void *buffer)
+{
+    uint64_t start = number * work->step;
+
+    return store_call_get(work->key, start, buffer, MIN(work->step, work->bytes - start));
+}
+
+static struct store_call *make_small(struct work *work, unsigned number, void *buffer)
+{
+    g_autofree char *key = g_strdup_printf("%s%06u", work->key, number);
+
+    return store_call_put(key, buffer, work->step);
+}
+
+static void *work_main(void *user)
+{
+    struct work *work = user;
+    g_autofree char *buffer = g_malloc(work->step);
+    unsigned number;
+
+    memset(buffer, 'x', work->step);
+    while ((number = atomic_fetch_add(&work->next, 1)) < work->count) {
+        g_autoptr(StoreCall) call = work->make(work, number, buffer);
+        g_autoptr(GError) error = NULL;
+
+        if (!store_run(work->store, call, &error)) {
+            fprintf(stderr, "raw: %s: %s\n", call->key, error->message);
+            atomic_store(&work->failed, true);
+            break;
+        }
+        if (work->etags)
+            work->etags[number] = g_strdup(call->part_etag);
+    }
+    return NULL;
+}
+
+static bool run_parallel(struct work *work, unsigned parallel)
+{
+    pthread_t threads[64];
+
+    parallel = CLAMP(parallel, 1, G_N_ELEMENTS(threads));
+    for (unsigned i = 0; i < parallel; i++)
+        if (pthread_create(&threads[i], NULL, work_main, work) != 0)
+            abort();
+    for (unsigned i = 0; i < parallel; i++)
+        pthread_join(threads[i], NULL);
+    return !atomic_load(&work->failed);
+}
+
+static bool begin(struct work *work, GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_BEGIN, work->key);
+
+    if (!store_run(work->store, call, error))
+        return false;
+    work->upload_id = g_strdup(call->upload_id);
+    return true;
+}
+
+static bool commit(struct work *work, GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_commit(work->key, work->upload_id);
+
+    for (unsigned i = 0; i < work->count; i++)
+        store_call_add_part(call, i + 1, work->etags[i]);
+    return store_run(work->store, call, error);
+}
+
+static bool put(struct work *work, GError **error)
+{
+    bool ok;
+
+    work->make = make_part;
+    work->step = PART_BYTES;
+    work->count = (unsigned)((work->bytes + PART_BYTES - 1) / PART_BYTES);
+    work->etags = g_new0(char *, work->count + 1);
+    ok = begin(work, error) && run_parallel(work, PARALLEL) && commit(work, error);
+    g_strfreev(work->etags);
+    return ok;
+}
+
+static bool get(struct work *work)
+{
+    work->make = make_range;
+    work->step = RANGE_BYTES;
+    work->count = (unsigned)((work->bytes + RANGE_BYTES - 1) / RANGE_BYTES);
+    return run_parallel(work, PARALLEL);
+}
+
+static bool copy(struct work *work, GError **error)
+{
+    g_autofree char *to = g_strconcat(work->key, ".copy", NULL);
+    g_autoptr(StoreCall) part = NULL;
+    struct work target = {.store = work->store, .key = to, .count = 1};
+    bool ok;
+
+    if (!begin(&target, error))
+        return false;
+    part = store_call_new(STORE_COPY_PART, to);
+    part->upload_id = g_strdup(target.upload_id);
+    part->part_number = 1;
+    part->source_key = g_strdup(work->key);
+    part->length = work->bytes;
+    if (!store_run(work->store, part, error))
+        return false;
+    target.etags = &part->part_etag;
+    ok = commit(&target, error);
+    g_free(target.upload_id);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    struct store_options options = {.region = "us-east-1"};
+    struct work work = {0};
+    g_autoptr(GError) error = NULL;
+    g_autofree char *url = NULL;
+    int64_t begun;
+    bool ok = false;
+
+    if (argc < 6) {
+        fprintf(stderr,
+                "usage: raw ENDPOINT BUCKET put|get|copy|puts KEY BYTES|COUNT [PARALLEL]\n");
+        return 2;
+    }
+    options.endpoint = argv[1];
+    url = g_strdup_printf("s3://%s", argv[2]);
+    work.store = store_open(url, &options, &error);
+    work.key = argv[4];
+    work.bytes = g_ascii_strtoull(argv[5], NULL, 10);
+    begun = g_get_monotonic_time();
+    if (work.store && strcmp(argv[3], "put") == 0) {
+        ok = put(&work, &error);
+    } else if (work.store && strcmp(argv[3], "get") == 0) {
+        ok = get(&work);
+    } else if (work.store && strcmp(argv[3], "copy") == 0) {
+        ok = copy(&work, &error);
+    } else if (work.store && strcmp(argv[3], "puts") == 0) {
+        work.make = make_small;
+        work.step = SMALL_BYTES;
+        work.count = (unsigned)work.bytes;
+        ok = run_parallel(&work, argc > 6 ? (unsigned)atoi(argv[6]) : 1);
+    }
+    printf("%.3f\n", (double)(g_get_monotonic_time() - begun) / G_USEC_PER_SEC);
+    if (!ok)
+        fprintf(stderr, "raw: %s\n", error ? error->message : "failed");
+    store_unref(work.store);
+    g_free(work.upload_id);
+    return ok ? 0 : 1;
+}
