@@ -17,9 +17,6 @@
 
 #define ZEROS_BYTES (64 * 1024)
 #define COPY_STEP   (1ull << 30)
-/* Memory of sent parts stays for who reads or changes them, while no more than this is in use: the
- * next part is cheaper in warm memory than in more of it. */
-#define KEPT_MAX (64ull << 20)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
@@ -145,8 +142,7 @@ static void part_done(struct store_call *call, void *user)
         if (!orphan)
             upload_complain(fs, "upload", call);
     } else {
-        uint64_t most = MIN(budget_limit_bytes(fs->budget) / 2, KEPT_MAX);
-        bool keep = budget_used_bytes(fs->budget) < most;
+        bool keep = budget_used_bytes(fs->budget) < budget_limit_bytes(fs->budget) / 2;
 
         part->state = PART_SENT;
         g_free(part->etag);
