@@ -166,14 +166,27 @@ static void add_paths(GPtrArray *argv, const struct run *run)
         add_path(argv, run, *at);
 }
 
-/* By name, so that no value is in a list of processes. What the client itself needs another value
- * of than the job (PATH) is written out, and is no secret: a secret cannot be called so. */
+/* Whether the client itself goes by NAME, so that a job's value of it is none of its business. */
+static bool is_clients(const char *name)
+{
+    static const char *const begin[] = {"LD_",     "DOCKER_", "CONTAINER",
+                                        "PODMAN_", "XDG_",    "BUILDAH_"};
+    static const char *const names[] = {"PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL", NULL};
+
+    for (guint i = 0; i < G_N_ELEMENTS(begin); i++)
+        if (g_str_has_prefix(name, begin[i]))
+            return true;
+    return g_strv_contains(names, name);
+}
+
+/* By name, so that no value is in a list of processes. What the client itself goes by (PATH) is
+ * written out where the job's value is another one; no secret can be called so. */
 static void add_environment(GPtrArray *argv, struct launch *launch)
 {
     for (guint i = 0; i < launch->names->len; i++) {
         const char *name = launch->names->pdata[i], *ours = g_getenv(name);
         g_autofree char *value = g_strdup(g_environ_getenv(launch->env, name));
-        bool clashes = (ours && strcmp(ours, value) != 0) || g_str_has_prefix(name, "LD_");
+        bool clashes = is_clients(name) && g_strcmp0(ours, value) != 0;
 
         add(argv, "--env");
         if (!clashes || secrets_value(launch->secrets, name)) {

@@ -448,7 +448,7 @@ def test_what_docker_is_asked_for(world):
 entrypoint: [bash, -c]
 commands: [one, two]
 registry_auth: {{username: me, password: "${{{{ secrets.TOKEN }}}}"}}
-env: [A=secretly, LANG=xx]
+env: [A=secretly, LANG=xx, TMPDIR=/t]
 ports: ["80:{local}"]
 resources: {{shm_size: 64MB, gpu: 1}}
 artifacts: [out, /tmp/dstack-fake/x]
@@ -466,7 +466,7 @@ artifacts: [out, /tmp/dstack-fake/x]
     words, _, after = run.partition("-- config none")
     words = words.rstrip("\n").splitlines()
     for word in ("--rm", "--workdir=/workflow", f"--publish=127.0.0.1:{local}:80", "--gpus=1",
-                 f"--shm-size={64 << 20}", "--security-opt", "a b", "A", "TOKEN", "LANG=xx",
+                 f"--shm-size={64 << 20}", "--security-opt", "a b", "A", "TOKEN", "LANG", "TMPDIR=/t",
                  "--entrypoint=/bin/sh"):
         assert word in words, (word, words)
     image = words.index("reg.example:5000/a/b:1")
