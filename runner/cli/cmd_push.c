@@ -29,6 +29,8 @@ static bool count_object(const struct store_object *object, void *user, GError *
 {
     struct count *count = user;
 
+    if (keys_is_of_mount(object->key)) /* stays where it is */
+        return true;
     count->objects++;
     count->bytes += object->size_bytes;
     return true;

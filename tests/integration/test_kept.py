@@ -155,6 +155,19 @@ def test_a_second_push_copies_what_is_missing_or_different(world):
     world.assert_nothing_left()
 
 
+def test_what_a_mount_keeps_for_itself_stays_behind(rgw):
+    """A directory of a mount that was listed has an index beside its files."""
+    rgw.write(yaml(("listed", ["for i in $(seq 100); do echo $i > out/$i; done", "ls -l out >/dev/null"],
+                    ["artifacts: [{path: out, mount: true}]"])))
+    rgw.ok("run", "listed", "--remote")
+    name = rgw.last()["run"]
+    keys = rgw.remote.keys("artifacts/")
+    assert len(keys) > 100 and any(".dstack-index/" in key for key in keys), keys[:3]
+    rgw.ok("pull", name)
+    rgw.ok("cp", name, "out", "back")
+    assert sorted(os.listdir(rgw.repo / "back"), key=int) == [str(i) for i in range(1, 101)]
+
+
 def test_a_push_that_is_cut_off_goes_on(rgw):
     rgw.write(yaml(("big", ["for i in 1 2 3 4 5 6; do head -c 24M /dev/urandom > out/$i; done"],
                     ["artifacts: [out]"])))
