@@ -78,3 +78,32 @@ Test(machine, a_tree_is_removed_with_its_links_only)
     cr_assert(g_file_test(kept, G_FILE_TEST_EXISTS));
     cr_assert(tree_remove(other, NULL));
 }
+
+/* A module cache of Go, or a data set with modes that say "hands off". Root is never refused, so it
+ * is tried as somebody else. */
+Test(machine, directories_that_nobody_may_write_are_removed)
+{
+    g_autofree char *top = g_dir_make_tmp("dstack-tree-XXXXXX", NULL);
+    g_autofree char *inner = g_build_filename(top, "a/b", NULL);
+    g_autofree char *file = g_build_filename(inner, "file", NULL);
+    g_autofree char *outer = g_build_filename(top, "a", NULL);
+    int status;
+    pid_t pid;
+
+    cr_assert_eq(g_mkdir_with_parents(inner, 0755), 0);
+    cr_assert(g_file_set_contents(file, "x", 1, NULL));
+    if (geteuid() == 0)
+        cr_assert(!chown(top, 65534, 65534) && !chown(outer, 65534, 65534) &&
+                  !chown(inner, 65534, 65534));
+    cr_assert(!g_chmod(inner, 0555) && !g_chmod(outer, 0555));
+    pid = fork();
+    if (pid == 0) {
+        if (geteuid() == 0 && (setgid(65534) || setuid(65534)))
+            _exit(2);
+        _exit(tree_remove(outer, NULL) ? 0 : 1);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect_eq(status, 0);
+    cr_expect(!g_file_test(outer, G_FILE_TEST_EXISTS));
+    cr_assert(tree_remove(top, NULL));
+}
