@@ -22,7 +22,7 @@ static const struct {
     const char *name;
     unsigned next;
 } STATUSES[RUN_STATUSES] = {
-    [RUN_PENDING] = {"pending", BIT(RUN_SUBMITTED) | ENDS},
+    [RUN_PENDING] = {"pending", BIT(RUN_SUBMITTED) | BIT(RUN_INTERRUPTED) | ENDS},
     [RUN_SUBMITTED] = {"submitted", BIT(RUN_DOWNLOADING) | BIT(RUN_INTERRUPTED) | ENDS},
     [RUN_DOWNLOADING] = {"downloading", BIT(RUN_RUNNING) | BIT(RUN_INTERRUPTED) | ENDS},
     [RUN_RUNNING] = {"running", BIT(RUN_UPLOADING) | BIT(RUN_INTERRUPTED) | ENDS},

@@ -48,6 +48,17 @@ bool submit_start(const struct submit_request *request, struct run *run, GError 
     return false;
 }
 
+/* The engine did not take another attempt: the run is as interrupted as it was, to be tried again.
+ */
+static void stay_interrupted(struct store *root, struct run *run, const GError *why)
+{
+    g_autoptr(GError) error = NULL;
+
+    run->attempt--;
+    if (!run_store_move(root, run, RUN_INTERRUPTED, why->message, &error))
+        log_warning("run %s may look pending for some minutes: %s", run->name, error->message);
+}
+
 bool submit_again(const struct submit_request *request, struct run *run, GError **error)
 {
     const struct engine *engine = engine_of(run, error);
@@ -58,7 +69,7 @@ bool submit_again(const struct submit_request *request, struct run *run, GError 
     if (engine->submit(&request->where, run, &run->engine_job, &failed) &&
         run_store_move(request->root, run, RUN_SUBMITTED, NULL, &failed))
         return true;
-    give_up(request->root, run, failed);
+    stay_interrupted(request->root, run, failed);
     g_propagate_error(error, g_steal_pointer(&failed));
     return false;
 }

@@ -134,6 +134,7 @@ Test(run, refuses_what_is_foreign)
 Test(run, statuses_follow_the_table)
 {
     cr_assert(run_status_may(RUN_PENDING, RUN_SUBMITTED));
+    cr_assert(run_status_may(RUN_PENDING, RUN_INTERRUPTED)); /* its engine did not take it again */
     cr_assert(run_status_may(RUN_UPLOADING, RUN_DONE));
     cr_assert(run_status_may(RUN_STOPPING, RUN_ABORTING));
     cr_assert_not(run_status_may(RUN_ABORTING, RUN_STOPPING));
