@@ -186,7 +186,8 @@ void fs_free(struct fs *fs)
     index_keeper_stop(fs);
     if (abort_uploads(fs))
         leftovers_abort_lost(fs);
-    store_unref(fs->store); /* waits for calls in flight, which still use the inodes */
+    store_wait_idle(fs->store); /* calls in flight still use the inodes */
+    store_unref(fs->store);
     if (fs->journal)
         journal_seal(fs->journal); /* what is unsaved is for the next mount */
     inodes_free_all(fs);

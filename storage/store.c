@@ -306,6 +306,16 @@ struct store *store_ref(struct store *store)
     return store;
 }
 
+void store_wait_idle(struct store *store)
+{
+    struct store_base *base = store->base;
+
+    pthread_mutex_lock(&base->lock);
+    while (base->in_flight)
+        pthread_cond_wait(&base->idle, &base->lock);
+    pthread_mutex_unlock(&base->lock);
+}
+
 void store_unref(struct store *store)
 {
     struct store_base *base;
@@ -313,10 +323,7 @@ void store_unref(struct store *store)
     if (!store || atomic_fetch_sub(&store->base->refs, 1) != 1)
         return;
     base = store->base;
-    pthread_mutex_lock(&base->lock);
-    while (base->in_flight)
-        pthread_cond_wait(&base->idle, &base->lock);
-    pthread_mutex_unlock(&base->lock);
+    store_wait_idle(store);
     g_free(store->url);
     store->driver->free(store);
     pthread_cond_destroy(&base->idle);

@@ -222,6 +222,9 @@ bool store_check(struct store *store, GError **error);
 /* The same store, with PREFIX in front of every key. Holds a reference to STORE. */
 struct store *store_view(struct store *store, const char *prefix);
 
+/* Waits until no call is in flight, also of other holders of a reference: each has its deadline. */
+void store_wait_idle(struct store *store);
+
 struct store *store_ref(struct store *store);
 void store_unref(struct store *store); /* the last one waits for calls in flight; takes NULL */
 typedef struct store Store;
