@@ -320,8 +320,6 @@ struct journal *journal_open(const char *directory, const char *source, uint64_t
     if (fd < 0)
         return NULL;
     hash[32] = '\0';
-    if (!directory)
-        remove_forgotten(path, fd);
     journal = journal_new(bytes);
     journal->is_shared = !directory;
     numbers = list_numbers(path, hash);
@@ -332,6 +330,8 @@ struct journal *journal_open(const char *directory, const char *source, uint64_t
         name = g_strdup_printf("%s.%" G_GUINT64_FORMAT, hash, last);
         take_old(journal, fd, path, name, source);
     }
+    if (!directory)
+        remove_forgotten(path, fd); /* what was taken is locked */
     journal->path = g_strdup_printf("%s/%s.%" G_GUINT64_FORMAT, path, hash, last + 1);
     journal->source = g_strdup(source);
     return journal;

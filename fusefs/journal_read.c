@@ -200,6 +200,7 @@ static void find_changed_parts(struct journal_entry *entry)
             layout_is_in_part(&entry->layout, part->start, part->end))
             continue;
         part->state = PART_WAITING;
+        g_clear_pointer(&part->etag, g_free); /* nobody can be sure of what is in it alone */
         layout_unmark_part(&entry->layout, part->start, part->end);
     }
 }
