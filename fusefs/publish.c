@@ -90,6 +90,20 @@ static bool is_refusal(int error)
            error == ESTALE;
 }
 
+/* Whether INODE still is what was published, or that and more behind it. */
+static bool only_grew(const struct inode *inode, uint64_t published_bytes)
+{
+    for (unsigned i = 0; i < layout_count(&inode->layout); i++) {
+        const struct extent *extent = layout_at(&inode->layout, i);
+
+        if (extent->start >= published_bytes)
+            break;
+        if (!extent->in_object)
+            return false;
+    }
+    return inode->size >= published_bytes;
+}
+
 /* inode->lock held. */
 static void end_publish(struct publish *p, int error, int64_t took_ms)
 {
@@ -111,6 +125,8 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     complain_no_more(p->fs, p->key);
     if (p->goal == GOAL_STAGED)
         return;
+    if (p->data && !only_grew(inode, p->size))
+        inode_rewritten(inode); /* while it was published; whoever wrote could not know */
     inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;

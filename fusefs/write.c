@@ -164,6 +164,21 @@ static bool must_settle(struct inode *inode, uint64_t start, uint64_t end)
     return false;
 }
 
+/* Whether [start, end) touches bytes that the base object alone has: a publish under way may have
+ * planned to let the store copy them. inode->lock held. */
+static bool touches_base(const struct inode *inode, uint64_t start, uint64_t end)
+{
+    for (unsigned i = layout_find(&inode->layout, start); i < layout_count(&inode->layout); i++) {
+        const struct extent *extent = layout_at(&inode->layout, i);
+
+        if (extent->start >= end)
+            break;
+        if (extent->in_object && !extent->buffer)
+            return true;
+    }
+    return false;
+}
+
 static void note_write(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t size)
 {
     if (inode->etag && offset < inode->base_size)
@@ -196,6 +211,13 @@ static int write_piece(struct fs *fs, struct fs_caller *caller, struct inode *in
             pthread_mutex_unlock(&inode->lock);
             error = is_full ? compact(fs, caller, inode) : inode_settle(fs, caller, inode);
             pthread_mutex_lock(&inode->lock);
+            if (error)
+                break;
+            continue;
+        }
+        if (inode->publishing && touches_base(inode, offset, offset + size)) {
+            wait_changed(inode, ROOM_TIMEOUT_MS);
+            error = is_interrupted(caller) ? EINTR : 0;
             if (error)
                 break;
             continue;

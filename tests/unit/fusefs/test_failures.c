@@ -8,6 +8,7 @@
 #include "tests/support/held_store.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define MIB (1u << 20)
 static struct store *below;
@@ -386,6 +387,74 @@ Test(failures, unlinked_write_only)
 static void down3(void)
 {
 }
+/* A byte that changes while it is published is a rewrite of what others then see. */
+Test(failures, a_change_during_a_publish_is_another_lineage)
+{
+    struct stat st;
+    struct fs_file *file = create("log", &st);
+    pthread_t thread;
+    void *error;
+
+    put(file, 0, 1000, 'a');
+    held_store_hold(store, STORE_PUT, NULL);
+    pthread_create(&thread, NULL, do_sync, file);
+    for (int i = 0; i < 200 && held_store_waiting(store) < 1; i++)
+        g_usleep(10000);
+    put(file, 500, 1, 'b');
+    held_store_release(store);
+    pthread_join(thread, &error);
+    cr_assert_eq(GPOINTER_TO_INT(error), 0);
+    g_autofree char *first = meta_of("log", "dstack-lineage");
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    g_autofree char *second = meta_of("log", "dstack-lineage");
+    cr_expect_str_neq(first, second);
+    put(file, 1000, 10, 'c'); /* this only adds */
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    g_autofree char *third = meta_of("log", "dstack-lineage");
+    cr_expect_str_eq(second, third);
+    fs_release(fs, file);
+}
+
+static atomic_bool tail_is_written;
+
+static void *do_write_in_tail(void *file)
+{
+    put(file, 6 * MIB, 1, 'y');
+    atomic_store(&tail_is_written, true);
+    return NULL;
+}
+
+/* What a publish may yet plan to let the store copy is not changed under it: were the publish to
+ * fail, the copy would be taken for what was written since. */
+Test(failures, a_write_waits_for_a_publish_of_what_the_store_copies)
+{
+    struct stat st;
+    struct fs_file *file = create("big", &st);
+    pthread_t syncs, writes;
+    size_t size;
+
+    put(file, 0, 8 * MIB, 'a');
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    put(file, 4 * MIB, 1, 'x');
+    held_store_hold(store, STORE_BEGIN, NULL); /* nothing is planned yet */
+    pthread_create(&syncs, NULL, do_sync, file);
+    for (int i = 0; i < 300 && held_store_waiting(store) < 1; i++)
+        g_usleep(10000);
+    cr_assert_eq(held_store_waiting(store), 1);
+    pthread_create(&writes, NULL, do_write_in_tail, file);
+    g_usleep(200000);
+    cr_expect(!atomic_load(&tail_is_written));
+    held_store_release(store);
+    pthread_join(syncs, NULL);
+    pthread_join(writes, NULL);
+    cr_assert_eq(fs_fsync(fs, &caller, file), 0);
+    g_autofree char *data = in_store("big", &size);
+    cr_assert_eq(size, 8 * MIB);
+    cr_expect_eq(data[4 * MIB], 'x');
+    cr_expect_eq(data[6 * MIB], 'y', "the written byte is lost");
+    fs_release(fs, file);
+}
+
 struct opening {
     uint64_t ino;
     struct fs_file *file;
