@@ -90,6 +90,16 @@ static bool handle_signal(struct store *root, const struct run *run, bool *abort
     return true;
 }
 
+/* A closing terminal must not leave it half submitted. */
+static bool start_again(const struct submit_request *request, struct run *run, GError **error)
+{
+    void (*before)(int) = signal(SIGHUP, SIG_IGN);
+    bool started = submit_again(request, run, error);
+
+    signal(SIGHUP, before);
+    return started;
+}
+
 /* An interrupted run that nobody else starts again is submitted once more; any other is FINAL. */
 static bool go_on(const struct submit_request *request, struct run **final, GError **error)
 {
@@ -103,7 +113,7 @@ static bool go_on(const struct submit_request *request, struct run **final, GErr
     }
     if (run_may_restart(run, &why_not)) {
         fprintf(stderr, "Interrupted (%s): starting again\n", run->reason ? run->reason : "?");
-        if (submit_again(request, run, &raced) || error_is(raced, ESTALE))
+        if (start_again(request, run, &raced) || error_is(raced, ESTALE))
             return true;
     } else if (run_store_move(request->root, run, RUN_FAILED, why_not, &raced)) {
         *final = g_steal_pointer(&run);
