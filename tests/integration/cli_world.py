@@ -16,6 +16,8 @@ from conftest import S3Store, program, wait_for
 
 LIMIT_S = 30
 FINAL = {"done", "failed", "stopped", "aborted"}
+# In a chroot "/" is no mount, and unshare cannot make what is below it private: it has to be already.
+UNSHARE_MOUNTS = ["unshare", "-m", *(["--propagation", "unchanged"] if os.environ.get("DSTACK_TEST_CHROOT") else [])]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and unshare")
 HELLO = """workflows:
   - name: hello-txt

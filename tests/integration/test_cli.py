@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from cli_world import (HELLO, HELLO_SH, LIMIT_S, anywhere, mounts_below, needs_root, processes_of, rgw,
+from cli_world import (HELLO, HELLO_SH, LIMIT_S, UNSHARE_MOUNTS, anywhere, mounts_below, needs_root, processes_of, rgw,
                        world)
 from conftest import S3Store, is_mounted, program, wait_for
 
@@ -369,10 +369,7 @@ def test_a_mountpoint_that_is_not_empty(world):
 
 @needs_root
 def test_no_fuse(world):
-    # In a chroot "/" is no mount, and unshare cannot make what is below it private: it has to be already.
-    private = [] if subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL,
-                                   check=False).returncode == 0 else ["--propagation", "unchanged"]
-    hidden = ["unshare", "-m", *private, "sh", "-c", "d=$DSTACK_HOME.dev; mkdir $d && mount -t tmpfs none $d && "
+    hidden = [*UNSHARE_MOUNTS, "sh", "-c", "d=$DSTACK_HOME.dev; mkdir $d && mount -t tmpfs none $d && "
               "touch $d/null && mount --bind /dev/null $d/null && mount --move $d /dev && "
               "exec \"$@\"", "sh"]
     done = world.run("run", "hello-sh", prefix=hidden)

@@ -83,7 +83,8 @@ def test_kill_9_at_any_moment(s3_store, directory):
     number = seed()
     chance = random.Random(number)
     record = Record()
-    mount = Mount(s3_store, directory, *OPTIONS)
+    options = (*OPTIONS[:-1], "60")
+    mount = Mount(s3_store, directory, *options)
     try:
         for _ in range(100 if LONG else 6):
             is_over = threading.Event()
@@ -99,8 +100,8 @@ def test_kill_9_at_any_moment(s3_store, directory):
             mount.log.close()
             subprocess.run(["fusermount3", "-u", str(mount.path)], check=True, timeout=10)
             began = time.monotonic()
-            mount = Mount(s3_store, directory, *OPTIONS)    # the same host's dead process: at once
-            assert time.monotonic() - began < 4
+            mount = Mount(s3_store, directory, *options)    # the same host's dead process: at once
+            assert time.monotonic() - began < 30
             assert uploads(s3_store) == []
             assert s3_store.keys(".dstack-mount/") == [".dstack-mount/lease"]
             check(s3_store, record, mount.path)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cli_world import HELLO, World, needs_root, world  # noqa: F401
+from cli_world import HELLO, UNSHARE_MOUNTS, World, needs_root, world  # noqa: F401
 
 
 def git(directory, *arguments):
@@ -35,7 +35,7 @@ def test_without_home_it_is_the_users(world, home):
         world.environment["HOME"] = home
     real = pwd.getpwuid(os.geteuid()).pw_dir
     script = f'mount -t tmpfs none "{real}" && "$@" && test -d "{real}/.dstack"'
-    prefix = ["unshare", "-m", "sh", "-ec", script, "sh"]
+    prefix = [*UNSHARE_MOUNTS, "sh", "-ec", script, "sh"]
     world.ok("secrets", prefix=prefix)
     assert not (world.repo / ".dstack" / "artifacts").exists()
 
@@ -43,7 +43,7 @@ def test_without_home_it_is_the_users(world, home):
 @needs_root
 def test_a_home_that_is_read_only(world):
     world.home.mkdir()
-    prefix = ["unshare", "-m", "sh", "-c",
+    prefix = [*UNSHARE_MOUNTS, "sh", "-c",
               f'mount --bind "{world.home}" "{world.home}" && '
               f'mount -o remount,ro,bind "{world.home}" && exec "$@"', "sh"]
     for command in (["run", "hello"], ["tags", "add", "t", "-a", "artifacts"],

@@ -22,6 +22,7 @@ LIMIT_S = 120 if LONG else 60
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons run as root here"),
     pytest.mark.skipif(not shutil.which("slurmctld"), reason="Slurm is not installed"),
+    pytest.mark.skipif(bool(os.environ.get("DSTACK_TEST_CHROOT")), reason="Slurm's daemons do not start in a chroot"),
 ]
 
 

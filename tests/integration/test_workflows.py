@@ -318,6 +318,8 @@ def test_bad_options(world, arguments, code, parts):
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """A storage of podman's own with an image that has busybox and nothing else."""
+    if os.environ.get("DSTACK_TEST_CHROOT"):
+        pytest.skip("containers cannot be made in a chroot")
     if os.geteuid() != 0 or not shutil.which("podman") or not shutil.which("busybox"):
         pytest.skip("needs root, podman and busybox")
     top = pathlib.Path(tmp_path_factory.mktemp("podman"))
@@ -504,7 +506,7 @@ def test_an_ide_starts_with_a_token(world, provider, executable, path, flags):
     fake(world, executable, FAKE_IDE)
     world.write(flow("setup: [export SETUP=done]\nversion: 1.2", provider=provider))
     lines = output(world.run("run", "w"))
-    url = re.search(r"http://127.0.0.1:(\d+)/" + re.escape(path) + "([0-9a-f]{64})$", lines[0])
+    url = re.search(r"http://127.0.0.1:(\d+)/" + re.escape(path) + "([0-9a-f]{32})$", lines[0])
     assert url, lines
     assert lines[1].startswith("args: " + flags.format(url[1]))
     assert lines[2] == f"token: {url[2][:4]} {url[2][:4]} setup: done"
