@@ -9,21 +9,6 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
-static bool has_document(struct store *root, const char *repo, const char *run, bool *has,
-                         GError **error)
-{
-    g_autofree char *key = g_strdup_printf("runs/%s/%s.json", repo, run);
-    struct store_object object = {0};
-    g_autoptr(GError) why = NULL;
-
-    *has = store_head(root, key, &object, &why);
-    store_object_clear(&object);
-    if (*has || error_is(why, ENOENT) || error_is(why, ENOTDIR))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&why));
-    return false;
-}
-
 static bool is_tagged(struct store *root, const char *repo, const char *run, bool *tagged,
                       GError **error)
 {
@@ -43,7 +28,7 @@ static bool release(struct store *root, const char *repo, const char *run, bool 
     g_autofree char *prefix = keys_artifacts(repo, run);
     bool has_run;
 
-    if (!has_document(root, repo, run, &has_run, error) ||
+    if (!run_store_has(root, repo, run, &has_run, error) ||
         !is_tagged(root, repo, run, tagged, error))
         return false;
     return has_run || *tagged || store_delete_prefix(root, prefix, count, error);
@@ -64,7 +49,7 @@ static bool check_still_there(struct store *root, const struct run *run, const s
 {
     bool has;
 
-    if (!has_document(root, run->repo, run->name, &has, error))
+    if (!run_store_has(root, run->repo, run->name, &has, error))
         return false;
     if (has)
         return true;

@@ -185,6 +185,14 @@ bool run_store_move(struct store *root, struct run *run, enum run_status to, con
 
 /* --- reading --- */
 
+bool run_store_has(struct store *root, const char *repo, const char *name, bool *has,
+                   GError **error)
+{
+    g_autofree char *key = run_key(repo, name, "json");
+
+    return store_has(root, key, has, error);
+}
+
 struct run *run_store_load(struct store *root, const char *repo, const char *name, GError **error)
 {
     g_autofree char *key = run_key(repo, name, "json");

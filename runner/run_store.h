@@ -22,6 +22,10 @@ bool run_store_check(struct run *run, GError **error);
  * first document. EEXIST when the given name is taken. */
 bool run_store_create(struct store *root, struct run *run, GError **error);
 
+/* Whether there is such a run. */
+bool run_store_has(struct store *root, const char *repo, const char *name, bool *has,
+                   GError **error);
+
 struct run *run_store_load(struct store *root, const char *repo, const char *name, GError **error);
 
 /* Writes what changed in RUN without changing its status. */

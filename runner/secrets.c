@@ -83,15 +83,8 @@ GPtrArray *secrets_list(struct store *root, const char *repo, GError **error)
 bool secrets_has(struct store *root, const char *repo, const char *name, bool *has, GError **error)
 {
     g_autofree char *key = key_of(repo, name);
-    struct store_object object = {0};
-    g_autoptr(GError) why = NULL;
 
-    *has = store_head(root, key, &object, &why);
-    store_object_clear(&object);
-    if (*has || error_is(why, ENOENT) || error_is(why, ENOTDIR))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&why));
-    return false;
+    return store_has(root, key, has, error);
 }
 
 static char *read_value(struct store *root, const uint8_t key[SECRET_KEY_BYTES], const char *repo,

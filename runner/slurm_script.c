@@ -69,18 +69,10 @@ static void program_clear(struct program *program)
 static bool upload(struct store *root, const char *key, const char *data, gsize size,
                    GError **error)
 {
-    struct store_object object = {0};
-    g_autoptr(GError) missing = NULL;
-    bool there = store_head(root, key, &object, &missing);
+    bool there;
 
-    store_object_clear(&object);
-    if (there)
-        return true;
-    if (!error_is(missing, ENOENT)) {
-        g_propagate_error(error, g_steal_pointer(&missing));
-        return false;
-    }
-    return store_write(root, key, data, size, NULL, NULL, error);
+    return store_has(root, key, &there, error) &&
+           (there || store_write(root, key, data, size, NULL, NULL, error));
 }
 
 static bool provide(struct store *store, const struct run_root *root, const char *path,

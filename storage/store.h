@@ -178,6 +178,9 @@ bool store_run(struct store *store, struct store_call *call, GError **error);
 /* --- blocking short forms --- */
 bool store_head(struct store *store, const char *key, struct store_object *object, GError **error);
 
+/* Whether KEY is there; that it is not is no error. */
+bool store_has(struct store *store, const char *key, bool *has, GError **error);
+
 /* The whole object as bytes, with a zero byte behind them. EFBIG above LIMIT. ETAG may be NULL. */
 bool store_read(struct store *store, const char *key, size_t limit, char **data, size_t *size,
                 char **etag, GError **error);

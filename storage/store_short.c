@@ -17,6 +17,18 @@ bool store_head(struct store *store, const char *key, struct store_object *objec
     return true;
 }
 
+bool store_has(struct store *store, const char *key, bool *has, GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_HEAD, key);
+    g_autoptr(GError) why = NULL;
+
+    *has = store_run(store, call, &why);
+    if (*has || error_is(why, ENOENT) || error_is(why, ENOTDIR))
+        return true;
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
+}
+
 static bool read_size(struct store *store, const char *key, size_t limit,
                       struct store_object *object, GError **error)
 {

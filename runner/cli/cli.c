@@ -125,21 +125,6 @@ struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error)
     return roots->opened->pdata[i - 1];
 }
 
-static bool has_run(struct store *root, const char *repo, const char *name, bool *has,
-                    GError **error)
-{
-    g_autofree char *key = g_strdup_printf("runs/%s/%s.json", repo, name);
-    struct store_object object = {0};
-    g_autoptr(GError) why = NULL;
-
-    *has = store_head(root, key, &object, &why);
-    store_object_clear(&object);
-    if (*has || error_is(why, ENOENT) || error_is(why, ENOTDIR))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&why));
-    return false;
-}
-
 bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,
                     struct tag **tag, GError **error)
 {
@@ -155,7 +140,7 @@ bool cli_resolve_in(struct store *root, const char *repo, const char *name, char
     if (is_tag)
         found = tag_load(root, repo, name + 1, &missing);
     if (is_tag ? !found && !error_is(missing, ENOENT)
-               : !has_run(root, repo, name, &has, &missing)) {
+               : !run_store_has(root, repo, name, &has, &missing)) {
         g_propagate_error(error, g_steal_pointer(&missing));
         return false;
     }

@@ -35,8 +35,6 @@ static bool find_source(struct store *root, const char *repo, const char *run, c
 {
     g_autofree char *path = artifact_path_normalise(text);
     g_autofree char *prefix = path ? run_artifact_prefix(repo, run, path) : NULL;
-    struct store_object object = {0};
-    g_autoptr(GError) missing = NULL;
 
     if (!path)
         return error_set(error, EINVAL, "\"%s\": name a file or directory as dstack ls -r shows it",
@@ -47,14 +45,9 @@ static bool find_source(struct store *root, const char *repo, const char *run, c
         return false;
     if (source->is_directory)
         return true;
-    source->is_file = store_head(root, source->key, &object, &missing);
-    store_object_clear(&object);
-    if (source->is_file)
-        return true;
-    if (error_is(missing, ENOENT) || error_is(missing, ENOTDIR))
-        return error_set(error, ENOENT, "%s has no %s; see dstack ls -r %s", run, text, run);
-    g_propagate_error(error, g_steal_pointer(&missing));
-    return false;
+    return store_has(root, source->key, &source->is_file, error) &&
+           (source->is_file ||
+            error_set(error, ENOENT, "%s has no %s; see dstack ls -r %s", run, text, run));
 }
 
 static bool copy_file(struct store *root, const struct source *source, const char *target,
