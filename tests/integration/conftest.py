@@ -1,4 +1,5 @@
 """Real mounts over real stores: a file store, and the S3 server that scripts/test started."""
+import contextlib
 import json
 import os
 import pathlib
@@ -187,13 +188,13 @@ def s3_store():
     s3.remove_all()
 
 
-@pytest.fixture
-def mount_at(store, directory):
-    """mount_at(*options): mounts the store; what the test left mounted is stopped and checked."""
+@contextlib.contextmanager
+def mounting(store, directory, *always):
+    """start(*options): mounts the store; what is left mounted at the end is stopped and checked."""
     mounts = []
 
     def start(*options):
-        mounts.append(Mount(store, directory, *options))
+        mounts.append(Mount(store, directory, *always, *options))
         return mounts[-1]
 
     yield start
@@ -201,3 +202,9 @@ def mount_at(store, directory):
         if mount.process.poll() is None:
             mount.stop()
         mount.kill()
+
+
+@pytest.fixture
+def mount_at(store, directory):
+    with mounting(store, directory) as start:
+        yield start

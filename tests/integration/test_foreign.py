@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import wait_for
+from conftest import mounting, wait_for
 
 
 def put(s3, key, body=b"", **more):
@@ -15,18 +15,8 @@ def put(s3, key, body=b"", **more):
 
 @pytest.fixture
 def mount_s3(s3_store, directory):
-    from conftest import Mount
-    mounts = []
-
-    def start(*options):
-        mounts.append(Mount(s3_store, directory, *options))
-        return mounts[-1]
-
-    yield start
-    for mount in mounts:
-        if mount.process.poll() is None:
-            mount.stop()
-        mount.kill()
+    with mounting(s3_store, directory) as start:
+        yield start
 
 
 # docs/filesystem.md says how each of these shows.

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from conftest import FileStore, Mount
+from conftest import FileStore, Mount, mounting
 from test_cost import CountingProxy
 
 MIB = 1 << 20
@@ -25,17 +25,8 @@ def proxy(s3_store):
 
 @pytest.fixture
 def mount_s3(s3_store, proxy, directory):
-    mounts = []
-
-    def start(*options):
-        mounts.append(Mount(s3_store, directory, *options))
-        return mounts[-1]
-
-    yield start
-    for mount in mounts:
-        if mount.process.poll() is None:
-            mount.stop()
-        mount.kill()
+    with mounting(s3_store, directory) as start:
+        yield start
 
 
 def make(directory, numbers):
