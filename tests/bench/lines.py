@@ -262,27 +262,40 @@ def list_all(path):
     return count
 
 
-def line_list(world, report):
-    """ls -l of a large directory, cold and warm, on the server that counts requests."""
-    server, count = world.server("null"), 100_000 if world.size_mib >= 1024 else 10_000
-    world.raw(server, "puts", "list/", count, 16)
+def list_steps(world, server, name):
+    """What a new mount's first and second `ls -l` cost."""
     steps = {}
     with Mounted(world, "dstack", server, "--attr-ttl", "60000") as mount:
         for step in ("cold", "warm"):
             before = server.requests()
-            result = mount.timed(lambda: list_all(mount.path / "list"))
+            result = mount.timed(lambda: list_all(mount.path / name))
             after = server.requests()
             result["requests"] = {k: after[k] - before.get(k, 0) for k in after
                                   if after[k] != before.get(k, 0)}
             steps[step] = result
             say(f"    {step}: {result}")
-    report.clients(f"ls -l of {count}: cold, warm", server.name, steps)
-    report.most("ls -l cold: s", server.name, steps["cold"]["seconds"], None)
-    report.most("ls -l cold: GETs / 1,000 names", server.name,
-                steps["cold"]["requests"].get("GET", 0) * 1000 / count, 1.1)
-    report.most("ls -l cold: HEADs", server.name, steps["cold"]["requests"].get("HEAD", 0), 10)
-    # A beat of the lease may fall into it.
-    report.most("ls -l warm: requests", server.name, sum(steps["warm"]["requests"].values()), 2)
+    return steps
+
+
+def line_list(world, report):
+    """ls -l of a large directory, cold and warm, on the server that counts requests: of files that
+    another mount wrote, and of objects that another client put there."""
+    server, count = world.server("null"), 100_000 if world.size_mib >= 1024 else 10_000
+    with Mounted(world, "dstack", server) as mount:
+        write_small(mount.path / "ours", count, 16)
+    world.raw(server, "puts", "foreign/", count, 16)
+    for whose in ("ours", "foreign"):
+        steps = list_steps(world, server, whose)
+        cold, warm = steps["cold"], steps["warm"]
+        report.clients(f"ls -l of {count} ({whose}): cold, warm", server.name, steps)
+        report.most(f"ls -l cold, {whose}: s", server.name, cold["seconds"], None)
+        # The name's lookup, the index, and beats of the lease beside the pages of 1,000 names.
+        report.most(f"ls -l cold, {whose}: GETs beyond the listing", server.name,
+                    cold["requests"].get("GET", 0) - count / 1000, 5)
+        report.most(f"ls -l cold, {whose}: HEADs / name", server.name,
+                    cold["requests"].get("HEAD", 0) / count, 0.001 if whose == "ours" else 1.001)
+        # A beat of the lease may fall into it.
+        report.most(f"ls -l warm, {whose}: requests", server.name, sum(warm["requests"].values()), 2)
 
 
 def append_lines(world, server, mib, seconds):
