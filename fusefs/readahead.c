@@ -1,6 +1,7 @@
 /* Reading the base object: parallel ranged GETs ahead of whoever reads in sequence.
  *
- * A stream is one place in a file where somebody reads onwards. It keeps segments, each one GET
+ * A stream is one place in a file where somebody reads onwards, or downwards, as memcpy does of a
+ * mapping at times. It keeps segments, each one GET
  * into buffers of the budget, from a little behind the reader (requests of one reader arrive out of
  * order) to a window ahead. A read that continues no stream starts one, with a segment as large as
  * itself; from the second read on that does continue it, each doubles the window, of which a
@@ -48,16 +49,12 @@ struct segment {
 };
 
 struct stream {
-    uint64_t begin;    /* where it was begun */
-    uint64_t start;    /* the same, or behind what has been let go of */
-    uint64_t fetched;  /* where the next segment begins */
-    uint64_t position; /* the furthest end of a read */
+    uint64_t begin;          /* where it was begun; of one downwards its upper end */
+    uint64_t start, fetched; /* what the segments hold */
+    uint64_t position;       /* the furthest end of a read; downwards the lowest begin */
     uint64_t window, segment_bytes;
     unsigned run; /* reads that continued it */
-    /* Of who reads downwards, as memcpy does of a mapping at times: how many steps so far, and
-     * where the step before began; 0: this one reads upwards. */
-    unsigned descents;
-    uint64_t limit;
+    bool is_down;
     int64_t used_ms;
     GQueue segments;
 };
@@ -176,6 +173,9 @@ static bool continues(const struct stream *stream, uint64_t offset, uint64_t end
 {
     uint64_t ahead = tolerance(stream, end - offset), behind = MIN(BEHIND, ahead);
 
+    if (stream->is_down)
+        return offset < stream->position &&
+               end + MAX(ahead, 2 * (end - offset)) >= stream->position;
     return offset + behind >= stream->position && offset <= stream->position + ahead &&
            offset >= stream->start && offset <= stream->fetched + ahead;
 }
@@ -210,50 +210,38 @@ static struct stream *find_stream(struct inode *inode, uint64_t offset, uint64_t
     return stream;
 }
 
-static struct stream *new_stream(struct inode *inode, uint64_t offset, size_t size)
-{
-    struct stream *stream = g_new0(struct stream, 1);
-
-    stream->begin = stream->start = stream->fetched = stream->position = offset;
-    stream->segment_bytes = MAX(size, 4096);
-    stream->used_ms = now_ms();
-    g_queue_init(&stream->segments);
-    g_queue_push_head(&inode->streams, stream);
-    if (g_queue_get_length(&inode->streams) > STREAMS_MAX)
-        stream_free(g_queue_pop_tail(&inode->streams));
-    return stream;
-}
-
-/* The stream, of those used last, that begins close above a read that ends at END. */
-static const struct stream *stream_above(const struct inode *inode, uint64_t end, uint64_t size)
+/* The stream, of those used last, that begins close above where a read begins. */
+static const struct stream *stream_above(const struct inode *inode, uint64_t offset, uint64_t end)
 {
     const GList *link = inode->streams.head->next;
 
     for (unsigned i = 0; link && i < RECENT; i++, link = link->next) {
         const struct stream *stream = link->data;
 
-        if (stream->begin >= end && stream->begin - end <= 2 * size)
+        if (!stream->is_down && stream->begin > offset && stream->begin <= end + 2 * (end - offset))
             return stream;
     }
     return NULL;
 }
 
-/* The reader goes on below where it was: then, from the second step on, each stream begins further
- * below what is asked for. */
-static void descend(const struct inode *inode, struct stream *stream, uint64_t end, uint64_t most)
+/* One that begins close below another goes downwards, from there. */
+static struct stream *new_stream(struct inode *inode, uint64_t offset, uint64_t end)
 {
-    const struct stream *above = stream_above(inode, end, end - stream->begin);
+    struct stream *stream = g_new0(struct stream, 1);
+    const struct stream *above;
 
-    if (!above)
-        return;
-    stream->descents = above->descents + 1;
-    stream->limit = above->begin;
-    if (stream->descents > 1) {
-        uint64_t step = MIN((uint64_t)SEGMENT_MIN << MIN(stream->descents, 10), most);
-
-        stream->begin -= MIN(step, stream->begin);
-        stream->start = stream->fetched = stream->begin;
-    }
+    stream->used_ms = now_ms();
+    g_queue_init(&stream->segments);
+    g_queue_push_head(&inode->streams, stream);
+    above = stream_above(inode, offset, end);
+    stream->is_down = above != NULL;
+    stream->segment_bytes = MAX(end - offset, 4096);
+    stream->begin = above ? MAX(above->begin, end) : offset;
+    stream->start = stream->fetched = stream->begin;
+    stream->position = above ? offset : end;
+    if (g_queue_get_length(&inode->streams) > STREAMS_MAX)
+        stream_free(g_queue_pop_tail(&inode->streams));
+    return stream;
 }
 
 /* How far ahead to fetch. A file with several streams is read in pieces (tensors in any order), and
@@ -261,51 +249,84 @@ static void descend(const struct inode *inode, struct stream *stream, uint64_t e
 static uint64_t next_window(const struct inode *inode, const struct stream *stream,
                             uint64_t window_max)
 {
-    uint64_t most = inode->streams.length > 1 ? (stream->position - stream->begin) / 2 : window_max;
+    uint64_t read =
+        stream->is_down ? stream->begin - stream->position : stream->position - stream->begin;
+    uint64_t most = inode->streams.length > 1 ? read / 2 : window_max;
 
     return MIN(MAX(stream->window * 2, SEGMENT_MIN), CLAMP(most, SEGMENT_MIN, window_max));
 }
 
-/* The reader went on: widen, and let go of what lies well behind. */
-static void stream_advance(const struct inode *inode, struct stream *stream, uint64_t end,
-                           uint64_t window_max)
+static void let_go(struct stream *stream)
 {
-    struct segment *first;
+    struct segment *first, *last;
 
-    if (end > stream->position)
-        stream->position = end;
-    if (stream->run++ == 0)
-        return;
-    stream->window = next_window(inode, stream, window_max);
-    stream->segment_bytes = CLAMP(stream->window / 4, SEGMENT_MIN, SEGMENT_MAX);
-    while ((first = g_queue_peek_head(&stream->segments)) &&
+    while (stream->is_down && (last = g_queue_peek_tail(&stream->segments)) &&
+           last->start >= stream->position + BEHIND && last->state != SEGMENT_FETCHING) {
+        stream->fetched = last->start;
+        segment_unref(g_queue_pop_tail(&stream->segments));
+    }
+    while (!stream->is_down && (first = g_queue_peek_head(&stream->segments)) &&
            first->end + BEHIND <= stream->position && first->state != SEGMENT_FETCHING) {
         stream->start = first->end;
         segment_unref(g_queue_pop_head(&stream->segments));
     }
 }
 
-/* Adds segments up to END (which a reader waits for) and on through the window as memory allows.
- * False: no memory for what is waited for. */
-static bool stream_extend(struct fs *fs, struct inode *inode, struct stream *stream, uint64_t end,
-                          GPtrArray *to_start)
+/* The reader went on: widen, and let go of what lies well behind. */
+static void stream_advance(const struct inode *inode, struct stream *stream, uint64_t offset,
+                           uint64_t end, uint64_t window_max)
 {
-    uint64_t ahead = stream->limit ? stream->limit : stream->position + stream->window;
-    uint64_t until = MIN(MAX(end, ahead), inode->base_size);
+    stream->position = stream->is_down ? MIN(stream->position, offset) : MAX(stream->position, end);
+    if (stream->run++ == 0 && !stream->is_down)
+        return;
+    stream->window = next_window(inode, stream, window_max);
+    stream->segment_bytes = CLAMP(stream->window / 4, SEGMENT_MIN, SEGMENT_MAX);
+    let_go(stream);
+}
 
-    while (stream->fetched < until) {
-        bool wanted = stream->fetched < end;
-        uint64_t size = MIN(stream->segment_bytes, inode->base_size - stream->fetched);
-        struct segment *segment = segment_new(fs, stream->fetched, stream->fetched + size, wanted);
+/* A segment of SIZE bytes, or of the least size where a reader waits for it, behind all of STREAM's
+ * or below them. NULL: no memory. */
+static struct segment *add_segment(struct fs *fs, struct inode *inode, struct stream *stream,
+                                   bool below, uint64_t size, bool wanted)
+{
+    uint64_t at = below ? stream->start - size : stream->fetched;
+    struct segment *segment = segment_new(fs, at, at + size, wanted);
 
-        if (!segment && wanted && size > SEGMENT_MIN)
-            segment = segment_new(fs, stream->fetched, stream->fetched + SEGMENT_MIN, true);
+    if (!segment)
+        return wanted && size > SEGMENT_MIN
+                   ? add_segment(fs, inode, stream, below, SEGMENT_MIN, true)
+                   : NULL;
+    segment_prepare(inode, segment);
+    if (below) {
+        g_queue_push_head(&stream->segments, segment);
+        stream->start = segment->start;
+    } else {
+        g_queue_push_tail(&stream->segments, segment);
+        stream->fetched = segment->end;
+    }
+    return segment;
+}
+
+/* Adds segments for [OFFSET, END), which a reader waits for, and on through the window as memory
+ * allows. False: no memory for what is waited for. */
+static bool stream_extend(struct fs *fs, struct inode *inode, struct stream *stream,
+                          uint64_t offset, uint64_t end, GPtrArray *to_start)
+{
+    uint64_t ahead = stream->is_down ? 0 : stream->position + stream->window;
+    uint64_t until = MIN(MAX(end, ahead), inode->base_size), from = stream->start;
+
+    if (stream->is_down)
+        from = MIN(offset, stream->position - MIN(stream->window, stream->position));
+    while (stream->fetched < until || stream->start > from) {
+        bool below = stream->fetched >= until;
+        bool wanted = below ? stream->start > offset : stream->fetched < end;
+        uint64_t left = below ? stream->start - from : inode->base_size - stream->fetched;
+        struct segment *segment =
+            add_segment(fs, inode, stream, below, MIN(stream->segment_bytes, left), wanted);
+
         if (!segment)
             return !wanted;
-        segment_prepare(inode, segment);
-        g_queue_push_tail(&stream->segments, segment);
         g_ptr_array_add(to_start, segment);
-        stream->fetched = segment->end;
     }
     return true;
 }
@@ -393,17 +414,13 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
     int error;
 
     if (!stream) {
-        stream = new_stream(inode, offset, end - offset);
+        stream = new_stream(inode, offset, end);
         *advanced = true; /* the first read of a stream widens nothing */
-        stream->position = end;
-        descend(inode, stream, end, window_max / 4);
     }
-    if (offset >= stream->limit)
-        stream->limit = 0;
-    if (!*advanced && !stream->limit && continues(stream, offset, end))
-        stream_advance(inode, stream, end, window_max);
+    if (!*advanced && continues(stream, offset, end))
+        stream_advance(inode, stream, offset, end, window_max);
     *advanced = true;
-    while (!stream_extend(fs, inode, stream, end, to_start))
+    while (!stream_extend(fs, inode, stream, offset, end, to_start))
         if (!drop_another(inode, stream))
             return ENOMEM;
     error = collect(stream, offset, end, held);

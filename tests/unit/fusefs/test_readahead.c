@@ -3,6 +3,7 @@
 #include "tests/unit/fusefs/fixture.h"
 
 #include "tests/support/faulty_store.h"
+#include "tests/support/held_store.h"
 
 #define MIB (1u << 20)
 
@@ -125,4 +126,29 @@ Test(readahead, a_downward_reader_has_several_requests_in_flight)
     cr_assert_leq(faulty_store_received(counted), 66ull * MIB);
     fs_release(fs, file);
     close_small();
+}
+
+/* Each page fault below what is there makes the kernel ask for about 2 MiB, overlapping by a page.
+ */
+Test(readahead, what_a_downward_reader_asks_for_next_is_there_already)
+{
+    const uint64_t top = 48 * MIB, step = 2 * MIB - 4096;
+    struct fs_options options = {.budget_bytes = 256 * MIB};
+    struct store *held = held_store_new(store);
+    struct fs_file *file;
+
+    put_large("x", 64);
+    counted = faulty_store_new(held);
+    fs = fs_new(counted, &options);
+    file = open_file("x");
+    for (uint64_t i = 1; i <= 16; i++) {
+        if (i > 4)
+            held_store_hold(held, STORE_GET, NULL); /* a read that needs more waits for ever */
+        expect_range(file, top - i * step, 2 * MIB);
+        held_store_release(held);
+    }
+    cr_assert_leq(faulty_store_received(counted), 16 * step * 3 / 2 + 4 * MIB);
+    fs_release(fs, file);
+    close_small();
+    store_unref(held);
 }
