@@ -3,6 +3,7 @@
  *   raw ENDPOINT BUCKET get KEY BYTES       one object, ranges of 8 MiB, 8 at once
  *   raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, as one part that the server copies
  *   raw ENDPOINT BUCKET puts PREFIX COUNT PARALLEL    objects of 4 KiB
+ *   raw ENDPOINT BUCKET moves PREFIX COUNT PARALLEL   those, to moved-PREFIX: copied, then removed
  */
 #include "storage/store.h"
 
@@ -51,6 +52,28 @@ static struct store_call *make_small(struct work *work, unsigned number, void *b
     return store_call_put(key, buffer, work->step);
 }
 
+static struct store_call *make_copy(struct work *work, unsigned number, void *buffer)
+{
+    g_autofree char *to = g_strdup_printf("moved-%s%06u", work->key, number);
+    struct store_call *call = store_call_new(STORE_COPY, to);
+
+    (void)buffer;
+    call->source_key = g_strdup_printf("%s%06u", work->key, number);
+    return call;
+}
+
+static struct store_call *make_remove(struct work *work, unsigned number, void *buffer)
+{
+    struct store_call *call = store_call_new(STORE_DELETE_MANY, "");
+    unsigned most = store_caps(work->store)->max_delete_keys, first = number * most;
+
+    (void)buffer;
+    call->keys = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = first; i < MIN(first + most, work->bytes); i++)
+        g_ptr_array_add(call->keys, g_strdup_printf("%s%06u", work->key, i));
+    return call;
+}
+
 static void *work_main(void *user)
 {
     struct work *work = user;
@@ -84,6 +107,21 @@ static bool run_parallel(struct work *work, unsigned parallel)
     for (unsigned i = 0; i < parallel; i++)
         pthread_join(threads[i], NULL);
     return !atomic_load(&work->failed);
+}
+
+static bool move_all(struct work *work, unsigned parallel)
+{
+    unsigned most = store_caps(work->store)->max_delete_keys;
+
+    work->make = make_copy;
+    work->step = 1;
+    work->count = (unsigned)work->bytes;
+    if (!run_parallel(work, parallel))
+        return false;
+    work->make = make_remove;
+    work->next = 0;
+    work->count = (unsigned)((work->bytes + most - 1) / most);
+    return run_parallel(work, parallel);
 }
 
 static bool begin(struct work *work, GError **error)
@@ -154,12 +192,13 @@ int main(int argc, char **argv)
     struct work work = {0};
     g_autoptr(GError) error = NULL;
     g_autofree char *url = NULL;
+    unsigned parallel = argc > 6 ? (unsigned)g_ascii_strtoull(argv[6], NULL, 10) : 1;
     int64_t begun;
     bool ok = false;
 
     if (argc < 6) {
         fprintf(stderr,
-                "usage: raw ENDPOINT BUCKET put|get|copy|puts KEY BYTES|COUNT [PARALLEL]\n");
+                "usage: raw ENDPOINT BUCKET put|get|copy|puts|moves KEY BYTES|COUNT [PARALLEL]\n");
         return 2;
     }
     options.endpoint = argv[1];
@@ -178,7 +217,9 @@ int main(int argc, char **argv)
         work.make = make_small;
         work.step = SMALL_BYTES;
         work.count = (unsigned)work.bytes;
-        ok = run_parallel(&work, argc > 6 ? (unsigned)atoi(argv[6]) : 1);
+        ok = run_parallel(&work, parallel);
+    } else if (work.store && strcmp(argv[3], "moves") == 0) {
+        ok = move_all(&work, parallel);
     }
     printf("%.3f\n", (double)(g_get_monotonic_time() - begun) / G_USEC_PER_SEC);
     if (!ok)
