@@ -134,12 +134,13 @@ Test(readahead, what_a_downward_reader_asks_for_next_is_there_already)
 {
     const uint64_t top = 48 * MIB, step = 2 * MIB - 4096;
     struct fs_options options = {.budget_bytes = 256 * MIB};
-    struct store *held = held_store_new(store);
+    struct store *held;
     struct fs_file *file;
 
     put_large("x", 64);
-    counted = faulty_store_new(held);
-    fs = fs_new(counted, &options);
+    counted = faulty_store_new(store);
+    held = held_store_new(counted);
+    fs = fs_new(held, &options);
     file = open_file("x");
     for (uint64_t i = 1; i <= 16; i++) {
         if (i > 4)
