@@ -370,7 +370,9 @@ uint64_t copy_step(struct fs *fs, uint64_t size);
 /* INODE's upload has few numbers left. inode->lock held. */
 bool upload_is_full(struct fs *fs, const struct inode *inode);
 void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */
-void upload_forget(struct fs *fs, const char *id);
+void upload_forget(struct fs *fs, const char *key, const char *id);
+/* Aborts it some time; while it is there it stays in the lease. No lock held. */
+void upload_abort(struct fs *fs, const char *key, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
 /* After a publish of SENT that failed: what was written meanwhile is to be sent again. */

@@ -316,7 +316,7 @@ static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *ino
     if (error == ENOENT && has_landed(fs, caller, commit, layout_size(snapshot), lineage))
         error = 0;
     if (!error)
-        upload_forget(fs, commit->upload_id);
+        upload_forget(fs, commit->key, commit->upload_id);
     pthread_mutex_lock(&inode->lock);
     if (error && inode->upload)
         inode->upload->error = error;
