@@ -187,14 +187,18 @@ static enum source find_source(struct inode *inode, uint64_t offset, uint64_t *e
     return FROM_LAYOUT;
 }
 
-/* Another client may have replaced the object, or only added to it. */
+/* Another client may have replaced the object, or only added to it; or we have, unheard. */
 static int after_stale(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
 {
     struct inode *inode = file->inode;
+    bool in_doubt;
 
     pthread_mutex_lock(&inode->lock);
     inode->checked_ms = 0;
+    in_doubt = inode->doubt && inode_is_dirty(inode);
     pthread_mutex_unlock(&inode->lock);
+    if (in_doubt)
+        return inode_settle(fs, caller, inode);
     inode_refresh(fs, caller, inode);
     return atomic_load(&inode->replaced) ? ESTALE : 0;
 }

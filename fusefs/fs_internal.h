@@ -43,6 +43,7 @@ struct upload {
     char *key, *id; /* id NULL: being begun */
     bool staged, beginning;
     int error;        /* the first one of a part, or of its begin */
+    bool in_doubt;    /* its commit may have been carried out */
     bool is_lost;     /* the store has it no more, nor bytes that only it had */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
@@ -88,8 +89,9 @@ struct inode {
      * one: what was saved out of sight, or kept of a file that was removed while open. */
     char *base_key, *etag;
     uint64_t base_size;
-    char *lineage;  /* the same as long as bytes are only added */
-    bool rewritten; /* since the last publish, published bytes changed */
+    struct publish *doubt; /* one that may have been carried out, though it failed; NULL: none */
+    char *lineage;         /* the same as long as bytes are only added */
+    bool rewritten;        /* since the last publish, published bytes changed */
     bool attrs_dirty, data_dirty, publishing;
     bool attrs_explicit; /* set while an upload that carries older ones was under way */
     bool vanished;       /* unlinked or replaced, but still open */
@@ -396,6 +398,12 @@ void inode_publish_end(struct fs *fs, struct inode *inode);
 char *inode_end_vanished(struct fs *fs, struct inode *inode);
 void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; no lock held */
 bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */
+
+/* --- doubt.c --- */
+void doubt_free(struct publish *doubt);
+/* *ETAG: of the object KEY, if it is of LINEAGE and has BYTES; NULL: it is not, or is not there. */
+int find_landed(struct fs *fs, struct fs_caller *caller, const char *key, const char *lineage,
+                uint64_t bytes, char **etag);
 
 /* --- publisher.c --- */
 bool inode_grows_slowly(const struct inode *inode); /* a log, though it has an upload */
