@@ -113,10 +113,10 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
         error = EISDIR;
     else if (atomic_load(&inode->replaced))
         error = ESTALE; /* the kernel looks the name up again */
-    if (writes(flags))
-        inode_want_whole(inode); /* what is saved keeps its metadata */
     if (!error)
         error = inode_refresh_for(fs, caller, inode, open_ttl_ms(fs));
+    if (!error && writes(flags))
+        error = inode_refresh_whole(fs, caller, inode); /* what is saved keeps its metadata */
     inode_take_up(fs, inode);
     if (!error)
         error = file_join(fs, caller, inode, flags, file, keep_cache);

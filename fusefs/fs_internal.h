@@ -244,14 +244,13 @@ struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct reco
 bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms);
 /* Before it is read. */
 void inode_take_up(struct fs *fs, struct inode *inode);
-/* All of INODE's metadata are to be known: the next refresh asks for them, if they are not. */
-void inode_want_whole(struct inode *inode);
-int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 bool inode_is_fresh(struct fs *fs, struct inode *inode); /* what is known needs no asking */
 /* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                       unsigned max_age_ms);
+/* And all of its metadata are known then: before they are changed, or saved. */
+int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */

@@ -4,6 +4,7 @@
 #include "fusefs/lease.h"
 #include "tests/support/faulty_store.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #define FILES 1050 /* two pages of a listing */
@@ -336,6 +337,44 @@ Test(attributes, a_change_keeps_what_the_index_does_not_tell)
         cr_assert(g_hash_table_lookup(after.metadata, "xattr"));
         store_object_clear(&after);
     }
+    store_object_clear(&object);
+}
+
+static void *rename_slowly(void *user)
+{
+    return GINT_TO_POINTER(fs_rename(fs, &caller, dir.st_ino, "f0005", dir.st_ino, "renamed", 0));
+}
+
+/* While the file is on its way to another key, no answer of the store is of use. */
+Test(attributes, who_opens_it_while_it_is_renamed_keeps_what_the_index_does_not_tell)
+{
+    struct store_object object = {0};
+    struct fs_file *file;
+    pthread_t thread;
+    struct stat st;
+    void *error;
+    bool keep;
+
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0005", &st), 0);
+    cr_assert_eq(fs_setxattr(fs, &caller, st.st_ino, "user.a", "1", 1, 0), 0);
+    fs_forget(fs, st.st_ino, 1);
+    mount_again(true);
+    read_names();
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0005", &st), 0);
+    faulty_store_delay(counted, 200);
+    pthread_create(&thread, NULL, rename_slowly, NULL);
+    g_usleep(100000);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_WRONLY | O_APPEND, &file, &keep), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "more", 4), 0);
+    pthread_join(thread, &error);
+    cr_assert_null(error);
+    faulty_store_delay(counted, 0);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    cr_assert(store_head(store, "d/renamed", &object, NULL));
+    cr_expect_eq(object.size_bytes, 9);
+    cr_expect(g_hash_table_lookup(object.metadata, "xattr"), "lost");
     store_object_clear(&object);
 }
 
