@@ -60,7 +60,7 @@ struct inode {
     bool is_large;        /* directories: their names are too many to be learnt */
     GHashTable *names;    /* directories: what else is there, records; NULL: unknown */
     unsigned unindexed;   /* directories: how many of these know what no index tells */
-    bool has_index;       /* directories: there was one */
+    bool may_have_index;  /* directories: there may be one in the store */
     int64_t indexed_ms;   /* directories: when its index was last written; 0: never */
     int64_t index_took_ms;
     uint64_t lookups;
@@ -263,8 +263,9 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
 GHashTable *index_load(struct fs *fs, struct fs_caller *caller, struct inode *dir);
 /* DIR has something to tell that no index does. fs->lock held. */
 bool index_is_wanted(struct fs *fs, struct inode *dir);
-/* The directory with KEY, and what was below it, is no more. */
-void index_forget(struct fs *fs, const char *key);
+/* The directory with KEY is no more, or is another one; BELOW: and so is what was below it. */
+void index_forget(struct fs *fs, const char *key, bool below);
+void index_forget_of(struct fs *fs, const struct inode *dir, const char *key);
 struct index_keeper;
 void index_keeper_start(struct fs *fs);
 void index_keeper_stop(struct fs *fs); /* writes what is wanted */

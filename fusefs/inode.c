@@ -67,6 +67,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     pthread_condattr_destroy(&attr);
     if (S_ISDIR(mode))
         inode->children = g_hash_table_new(g_str_hash, g_str_equal);
+    inode->may_have_index = true;
     g_hash_table_insert(fs->inodes, &inode->ino, inode);
     cold_add(fs, inode);
     if (parent)

@@ -168,8 +168,7 @@ static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inod
     error = run_call(fs, caller, call);
     if (!error) {
         forget_name(fs, inode);
-        if (inode->has_index)
-            index_forget(fs, key);
+        index_forget_of(fs, inode, key);
     }
     return error;
 }

@@ -540,3 +540,71 @@ Test(attributes, a_removed_directory_leaves_no_index)
     cr_assert_null(in_store(INDEX, &size));
     mount_fs(true);
 }
+
+static unsigned count_indexes(void)
+{
+    g_autoptr(StoreCall) list = store_call_new(STORE_LIST, ".dstack-index/");
+
+    cr_assert(store_run(store, list, NULL));
+    return list->objects->len;
+}
+
+static void unlink_files(unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        g_autofree char *name = g_strdup_printf("f%04u", i);
+
+        cr_assert_eq(fs_unlink(fs, &caller, dir.st_ino, name), 0);
+    }
+}
+
+/* Too few are left for its index to be read again. */
+Test(attributes, a_directory_that_became_small_leaves_no_index)
+{
+    unlink_files(10, FILES);
+    mount_again(true);
+    cr_assert_eq(ls_l(), 10);
+    cr_assert_eq(count_indexes(), 0); /* it was always small for an index */
+    make_files(100);
+    mount_again(true);
+    cr_assert_eq(count_indexes(), 1);
+    unlink_files(10, 100);
+    mount_again(true);
+    unlink_files(0, 10);
+    cr_assert_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), 0);
+    unmount_fs();
+    cr_expect_eq(count_indexes(), 0);
+    mount_fs(true);
+}
+
+Test(attributes, what_is_renamed_over_a_directory_leaves_no_index_of_it)
+{
+    struct stat other;
+
+    mount_again(true);
+    unlink_files(10, FILES);
+    mount_again(true);
+    unlink_files(0, 10);
+    mount_again(true);
+    cr_assert_eq(count_indexes(), 1);
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "new", 0755, &other), 0);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "new", FS_ROOT, "d", 0), 0);
+    unmount_fs();
+    cr_expect_eq(count_indexes(), 0);
+    mount_fs(true);
+}
+
+Test(attributes, who_shares_leaves_no_index_either)
+{
+    struct fs_options options = {.attr_ttl_ms = 60000};
+
+    mount_again(true);
+    unlink_files(0, FILES - 5);
+    unmount_fs();
+    cr_assert_eq(count_indexes(), 1);
+    fs = fs_new(counted, &options);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "d", FS_ROOT, "e", 0), 0);
+    fs_free(fs);
+    cr_expect_eq(count_indexes(), 0);
+    mount_fs(true);
+}
