@@ -4,7 +4,10 @@
 
 #include "config/random_id.h"
 
+#include <errno.h>
 #include <string.h>
+
+#define TURN_MS 100 /* how often the caller is asked while somebody else's turn is waited for */
 
 enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
 
@@ -195,18 +198,32 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
     return error;
 }
 
-void inode_want_whole(struct inode *inode)
+/* Whether all of INODE's metadata must be asked for. While it is published or renamed, no answer of
+ * the store would count: that is waited for. */
+static int want_whole(struct fs_caller *caller, struct inode *inode, bool *wanted)
 {
+    int error = 0;
+
     pthread_mutex_lock(&inode->lock);
-    if (inode->partial)
+    while (!error && inode->partial && inode->publishing) {
+        wait_changed(inode, TURN_MS);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    *wanted = !error && inode->partial && !inode_is_dirty(inode) && !inode->vanished;
+    if (*wanted)
         inode->checked_ms = 0;
     pthread_mutex_unlock(&inode->lock);
+    return error;
 }
 
 int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
-    inode_want_whole(inode);
-    return inode_refresh(fs, caller, inode);
+    bool wanted;
+    int error = inode_refresh(fs, caller, inode);
+
+    while (!error && !(error = want_whole(caller, inode, &wanted)) && wanted)
+        error = inode_refresh(fs, caller, inode);
+    return error;
 }
 
 /* --- records --- */

@@ -113,10 +113,10 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
         error = EISDIR;
     else if (atomic_load(&inode->replaced))
         error = ESTALE; /* the kernel looks the name up again */
-    if (writes(flags))
-        inode_want_whole(inode); /* what is saved keeps its metadata */
     if (!error)
         error = inode_refresh_for(fs, caller, inode, open_ttl_ms(fs));
+    if (!error && writes(flags))
+        error = inode_refresh_whole(fs, caller, inode); /* what is saved keeps its metadata */
     inode_take_up(fs, inode);
     if (!error)
         error = file_join(fs, caller, inode, flags, file, keep_cache);
@@ -187,14 +187,18 @@ static enum source find_source(struct inode *inode, uint64_t offset, uint64_t *e
     return FROM_LAYOUT;
 }
 
-/* Another client may have replaced the object, or only added to it. */
+/* Another client may have replaced the object, or only added to it; or we have, unheard. */
 static int after_stale(struct fs *fs, struct fs_caller *caller, struct fs_file *file)
 {
     struct inode *inode = file->inode;
+    bool in_doubt;
 
     pthread_mutex_lock(&inode->lock);
     inode->checked_ms = 0;
+    in_doubt = inode->doubt && inode_is_dirty(inode);
     pthread_mutex_unlock(&inode->lock);
+    if (in_doubt)
+        return inode_settle(fs, caller, inode);
     inode_refresh(fs, caller, inode);
     return atomic_load(&inode->replaced) ? ESTALE : 0;
 }

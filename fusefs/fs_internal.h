@@ -43,6 +43,7 @@ struct upload {
     char *key, *id; /* id NULL: being begun */
     bool staged, beginning;
     int error;        /* the first one of a part, or of its begin */
+    bool in_doubt;    /* its commit may have been carried out */
     bool is_lost;     /* the store has it no more, nor bytes that only it had */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
@@ -59,7 +60,7 @@ struct inode {
     bool is_large;        /* directories: their names are too many to be learnt */
     GHashTable *names;    /* directories: what else is there, records; NULL: unknown */
     unsigned unindexed;   /* directories: how many of these know what no index tells */
-    bool has_index;       /* directories: there was one */
+    bool may_have_index;  /* directories: there may be one in the store */
     int64_t indexed_ms;   /* directories: when its index was last written; 0: never */
     int64_t index_took_ms;
     uint64_t lookups;
@@ -88,8 +89,9 @@ struct inode {
      * one: what was saved out of sight, or kept of a file that was removed while open. */
     char *base_key, *etag;
     uint64_t base_size;
-    char *lineage;  /* the same as long as bytes are only added */
-    bool rewritten; /* since the last publish, published bytes changed */
+    struct publish *doubt; /* one that may have been carried out, though it failed; NULL: none */
+    char *lineage;         /* the same as long as bytes are only added */
+    bool rewritten;        /* since the last publish, published bytes changed */
     bool attrs_dirty, data_dirty, publishing;
     bool attrs_explicit; /* set while an upload that carries older ones was under way */
     bool vanished;       /* unlinked or replaced, but still open */
@@ -242,14 +244,13 @@ struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct reco
 bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms);
 /* Before it is read. */
 void inode_take_up(struct fs *fs, struct inode *inode);
-/* All of INODE's metadata are to be known: the next refresh asks for them, if they are not. */
-void inode_want_whole(struct inode *inode);
-int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 bool inode_is_fresh(struct fs *fs, struct inode *inode); /* what is known needs no asking */
 /* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                       unsigned max_age_ms);
+/* And all of its metadata are known then: before they are changed, or saved. */
+int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
@@ -262,8 +263,9 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
 GHashTable *index_load(struct fs *fs, struct fs_caller *caller, struct inode *dir);
 /* DIR has something to tell that no index does. fs->lock held. */
 bool index_is_wanted(struct fs *fs, struct inode *dir);
-/* The directory with KEY, and what was below it, is no more. */
-void index_forget(struct fs *fs, const char *key);
+/* The directory with KEY is no more, or is another one; BELOW: and so is what was below it. */
+void index_forget(struct fs *fs, const char *key, bool below);
+void index_forget_of(struct fs *fs, const struct inode *dir, const char *key);
 struct index_keeper;
 void index_keeper_start(struct fs *fs);
 void index_keeper_stop(struct fs *fs); /* writes what is wanted */
@@ -370,7 +372,9 @@ uint64_t copy_step(struct fs *fs, uint64_t size);
 /* INODE's upload has few numbers left. inode->lock held. */
 bool upload_is_full(struct fs *fs, const struct inode *inode);
 void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */
-void upload_forget(struct fs *fs, const char *id);
+void upload_forget(struct fs *fs, const char *key, const char *id);
+/* Aborts it some time; while it is there it stays in the lease. No lock held. */
+void upload_abort(struct fs *fs, const char *key, const char *id);
 void upload_pump(struct fs *fs, struct inode *inode, bool flush);       /* inode->lock not held */
 void upload_changed(struct inode *inode, uint64_t start, uint64_t end); /* inode->lock held */
 /* After a publish of SENT that failed: what was written meanwhile is to be sent again. */
@@ -394,6 +398,12 @@ void inode_publish_end(struct fs *fs, struct inode *inode);
 char *inode_end_vanished(struct fs *fs, struct inode *inode);
 void leave_dirty_list(struct fs *fs, struct inode *inode); /* when it is clean; no lock held */
 bool inode_is_dirty(const struct inode *inode);            /* inode->lock held */
+
+/* --- doubt.c --- */
+void doubt_free(struct publish *doubt);
+/* *ETAG: of the object KEY, if it is of LINEAGE and has BYTES; NULL: it is not, or is not there. */
+int find_landed(struct fs *fs, struct fs_caller *caller, const char *key, const char *lineage,
+                uint64_t bytes, char **etag);
 
 /* --- publisher.c --- */
 bool inode_grows_slowly(const struct inode *inode); /* a log, though it has an upload */

@@ -28,7 +28,7 @@ struct index_keeper {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stopping;
-    GQueue gone; /* char*: prefixes whose indexes are to be removed */
+    GQueue gone; /* char*: indexes that are to be removed, or prefixes of them, ending in '/' */
 };
 
 static char *index_key(const char *directory)
@@ -85,9 +85,6 @@ GHashTable *index_load(struct fs *fs, struct fs_caller *caller, struct inode *di
     records = data ? index_parse(data, size) : NULL;
     if (data && !records)
         log_info("%s: damaged, or of another version: not used", key);
-    pthread_mutex_lock(&fs->lock);
-    dir->has_index = dir->has_index || data;
-    pthread_mutex_unlock(&fs->lock);
     return records;
 }
 
@@ -178,22 +175,24 @@ static void save(struct fs *fs, struct inode *dir, unsigned deadline_ms)
     g_autoptr(GBytes) packed = NULL;
     g_autoptr(StoreCall) put = NULL;
     int64_t began = now_ms();
+    bool removed;
     int error;
 
     pthread_mutex_lock(&fs->lock);
+    removed = dir->removed && dir != fs->root;
+    dir->may_have_index = true;
     collect(dir, raw);
     pthread_mutex_unlock(&fs->lock);
     packed = index_pack(raw);
     g_byte_array_unref(raw);
     put = store_call_put(key, g_bytes_get_data(packed, NULL), g_bytes_get_size(packed));
     put->deadline_ms = deadline_ms;
-    error = strlen(key) > store_max_key_bytes(fs->store) ? 0 : run_call(fs, NULL, put);
+    error = removed || strlen(key) > store_max_key_bytes(fs->store) ? 0 : run_call(fs, NULL, put);
     if (error) {
         log_debug("%s is not written: %s", key, put->error->message);
         unmark(fs, dir);
     }
     pthread_mutex_lock(&fs->lock);
-    dir->has_index = dir->has_index || !error;
     dir->indexed_ms = now_ms();
     dir->index_took_ms = dir->indexed_ms - began;
     pthread_mutex_unlock(&fs->lock);
@@ -303,59 +302,126 @@ static void write_all(struct fs *fs)
 
 /* --- removing --- */
 
-void index_forget(struct fs *fs, const char *key)
+static unsigned most_at_once(struct fs *fs)
 {
-    struct index_keeper *keeper = fs->index;
-
-    if (!keeper)
-        return;
-    pthread_mutex_lock(&keeper->lock);
-    g_queue_push_tail(&keeper->gone, g_strdup(key));
-    pthread_cond_signal(&keeper->changed);
-    pthread_mutex_unlock(&keeper->lock);
+    return MIN(REMOVE_BATCH, MAX(store_caps(fs->store)->max_delete_keys, 1));
 }
 
-static bool remove_below(struct fs *fs, const char *directory)
+/* Takes over KEYS. */
+static int remove_keys(struct fs *fs, GPtrArray *keys)
 {
-    g_autofree char *prefix = g_strconcat(INDEX_PREFIX, directory, NULL), *token = NULL;
+    g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE_MANY, "");
+
+    g_ptr_array_unref(remove->keys);
+    remove->keys = keys;
+    remove->deadline_ms = DEADLINE_MS;
+    return keys->len ? run_call(fs, NULL, remove) : 0;
+}
+
+static int remove_below(struct fs *fs, const char *prefix)
+{
+    g_autofree char *token = NULL;
     int error;
 
     do {
         g_autoptr(StoreCall) page = store_call_new(STORE_LIST, prefix);
-        g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE_MANY, "");
+        GPtrArray *keys = g_ptr_array_new_with_free_func(g_free);
 
         page->token = g_steal_pointer(&token);
-        page->limit = MIN(REMOVE_BATCH, MAX(store_caps(fs->store)->max_delete_keys, 1));
-        page->deadline_ms = remove->deadline_ms = DEADLINE_MS;
+        page->limit = most_at_once(fs);
+        page->deadline_ms = DEADLINE_MS;
         error = run_call(fs, NULL, page);
-        if (!remove->keys)
-            remove->keys = g_ptr_array_new_with_free_func(g_free);
         for (guint i = 0; !error && i < page->objects->len; i++)
-            g_ptr_array_add(remove->keys,
-                            g_strdup(((struct store_object *)page->objects->pdata[i])->key));
-        if (!error && remove->keys->len)
-            error = run_call(fs, NULL, remove);
+            g_ptr_array_add(keys, g_strdup(((struct store_object *)page->objects->pdata[i])->key));
+        if (error)
+            g_ptr_array_unref(keys);
+        else
+            error = remove_keys(fs, keys);
         token = error ? NULL : g_strdup(page->next_token);
     } while (token);
+    return error;
+}
+
+/* GONE: keys of indexes, or one prefix of them. */
+static bool remove_gone(struct fs *fs, GPtrArray *gone)
+{
+    g_autofree char *first = g_strdup(gone->pdata[0]);
+    int error;
+
+    if (g_str_has_suffix(first, "/")) {
+        g_ptr_array_unref(gone);
+        error = remove_below(fs, first);
+    } else {
+        error = remove_keys(fs, gone);
+    }
     if (error)
-        log_debug("indexes below %s stay", prefix);
+        log_debug("%s and others may stay", first);
     return !error;
+}
+
+void index_forget(struct fs *fs, const char *key, bool below)
+{
+    struct index_keeper *keeper = fs->index;
+    char *gone = below ? g_strconcat(INDEX_PREFIX, key, NULL) : index_key(key);
+
+    if (strlen(gone) > store_max_key_bytes(fs->store)) {
+        g_free(gone); /* there was none */
+        return;
+    }
+    if (!keeper) { /* the prefix is shared */
+        GPtrArray *alone = g_ptr_array_new_with_free_func(g_free);
+
+        g_ptr_array_add(alone, gone);
+        remove_gone(fs, alone);
+        return;
+    }
+    pthread_mutex_lock(&keeper->lock);
+    g_queue_push_tail(&keeper->gone, gone);
+    pthread_cond_signal(&keeper->changed);
+    pthread_mutex_unlock(&keeper->lock);
+}
+
+void index_forget_of(struct fs *fs, const struct inode *dir, const char *key)
+{
+    bool may_have_one;
+
+    pthread_mutex_lock(&fs->lock);
+    may_have_one = dir->may_have_index;
+    pthread_mutex_unlock(&fs->lock);
+    if (may_have_one)
+        index_forget(fs, key, false);
 }
 
 /* --- the thread --- */
 
-/* The next prefix to remove; NULL: it is time to look for other work. */
-static char *wait_for_work(struct index_keeper *keeper)
+/* The next keys to remove, or the next prefix. lock held. */
+static GPtrArray *take_gone(struct index_keeper *keeper)
+{
+    GPtrArray *gone = g_ptr_array_new_with_free_func(g_free);
+    bool is_prefix = false;
+
+    while (keeper->gone.length && !is_prefix && gone->len < most_at_once(keeper->fs)) {
+        is_prefix = g_str_has_suffix(keeper->gone.head->data, "/");
+        if (!is_prefix || !gone->len)
+            g_ptr_array_add(gone, g_queue_pop_head(&keeper->gone));
+    }
+    return gone;
+}
+
+/* What is to be removed next; NULL: it is time to look for other work. */
+static GPtrArray *wait_for_work(struct index_keeper *keeper)
 {
     struct timespec until;
-    char *gone;
+    GPtrArray *gone;
 
     timespec_in(&until, TICK_MS);
     pthread_mutex_lock(&keeper->lock);
     if (!keeper->stopping && !keeper->gone.length)
         pthread_cond_timedwait(&keeper->changed, &keeper->lock, &until);
-    gone = g_queue_pop_head(&keeper->gone);
+    gone = take_gone(keeper);
     pthread_mutex_unlock(&keeper->lock);
+    if (!gone->len)
+        g_clear_pointer(&gone, g_ptr_array_unref);
     return gone;
 }
 
@@ -365,8 +431,8 @@ static void *keeper_main(void *user)
     bool goes_on = true;
 
     while (goes_on) {
-        g_autofree char *gone = wait_for_work(keeper);
-        bool is_removed = gone && remove_below(keeper->fs, gone);
+        GPtrArray *gone = wait_for_work(keeper);
+        bool is_removed = gone && remove_gone(keeper->fs, gone);
 
         if (is_stopping(keeper))
             goes_on = is_removed; /* what is in the queue; nobody waits for a store that is away */

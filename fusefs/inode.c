@@ -16,6 +16,7 @@ static void inode_free(struct fs *fs, struct inode *inode)
     g_free(inode->base_key);
     g_free(inode->etag);
     g_free(inode->lineage);
+    g_clear_pointer(&inode->doubt, doubt_free);
     g_free(inode->target);
     pthread_cond_destroy(&inode->changed);
     pthread_mutex_destroy(&inode->lock);
@@ -66,6 +67,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     pthread_condattr_destroy(&attr);
     if (S_ISDIR(mode))
         inode->children = g_hash_table_new(g_str_hash, g_str_equal);
+    inode->may_have_index = true;
     g_hash_table_insert(fs->inodes, &inode->ino, inode);
     cold_add(fs, inode);
     if (parent)

@@ -29,6 +29,9 @@ struct journal *journal_open(const char *directory, const char *source, uint64_t
 /* Makes its file; until then there is no room in it. After the recovery: what is left of earlier
  * mounts may fill the filesystem. */
 bool journal_begin(struct journal *journal, GError **error);
+/* Called now and then while the mount lives: its file's time tells when its owner was last there,
+ * which stores into the mapping do not. */
+void journal_touch(struct journal *journal);
 /* From now on nothing in it changes, whatever is given back. */
 void journal_seal(struct journal *journal);
 /* After all memory was given back. True: something is left for the next mount, here or in what

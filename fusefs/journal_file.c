@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define FORGOTTEN_S (14 * 86400)
+#define TOUCH_S     3600
 #define SLACK_SLOTS 48 /* for chains, and for slots that are not full */
 
 /* Processes of other PID namespaces are of the same boot. */
@@ -179,7 +180,8 @@ static void take_old(struct journal *journal, int directory, const char *path, c
         old_free(old);
 }
 
-/* Files of dead mounts that nobody has come back for, of whatever store. */
+/* Files of dead mounts that nobody has come back for, of whatever store: nobody holds their lock,
+ * and their owners have not touched them for long. */
 static void remove_forgotten(const char *path, int directory)
 {
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
@@ -238,6 +240,11 @@ static bool fail_to_begin(struct journal *journal, int code, const char *what, G
     return error_set_errno(error, code, "%s the journal %s", what, journal->path);
 }
 
+static int64_t now_s(void)
+{
+    return g_get_monotonic_time() / G_USEC_PER_SEC;
+}
+
 bool journal_begin(struct journal *journal, GError **error)
 {
     struct journal_header header = {.version = JOURNAL_VERSION, .files = JOURNAL_FILES};
@@ -265,7 +272,19 @@ bool journal_begin(struct journal *journal, GError **error)
     fill(journal->unused, 1, journal->bytes / JOURNAL_SLOT);
     fill(journal->indices, 0, JOURNAL_FILES);
     pthread_mutex_unlock(&journal->lock);
+    atomic_store(&journal->touched_s, now_s());
     return true;
+}
+
+void journal_touch(struct journal *journal)
+{
+    int64_t now = now_s(), touched_s = atomic_load(&journal->touched_s);
+
+    if (!touched_s || now - touched_s < TOUCH_S ||
+        !atomic_compare_exchange_strong(&journal->touched_s, &touched_s, now))
+        return;
+    if (futimens(journal->fd, NULL) != 0)
+        log_warning("%s: set its time: %s", journal->path, g_strerror(errno));
 }
 
 static struct journal *journal_new(uint64_t bytes)

@@ -23,7 +23,8 @@ struct journal {
     bool is_shared; /* its filesystem is for everybody: half of it is left to others */
     _Atomic uint64_t *table;
     _Atomic uint64_t generation;
-    GPtrArray *old; /* struct journal_old* */
+    _Atomic int64_t touched_s; /* by the monotonic clock; 0: it is not there yet */
+    GPtrArray *old;            /* struct journal_old* */
 
     pthread_mutex_t lock;
     /* guarded by lock: */

@@ -242,12 +242,26 @@ void lease_abandon(struct lease *lease)
     lease_free(lease);
 }
 
+static bool is_settled(struct lease *lease)
+{
+    bool settled;
+
+    pthread_mutex_lock(&lease->lock);
+    settled = lease_record_is_settled(lease->record);
+    pthread_mutex_unlock(&lease->lock);
+    return settled;
+}
+
 void lease_release(struct lease *lease)
 {
     g_autoptr(GError) error = NULL;
 
     if (!lease)
         return;
+    if (!is_settled(lease)) {
+        lease_abandon(lease);
+        return;
+    }
     stop_beating(lease);
     /* S3's DELETE takes no condition. Within its ttl the lease can be nobody else's. */
     if (lease_assure(lease, &error) && !store_delete(lease->store, lease->key, &error))
@@ -305,13 +319,13 @@ void lease_add_upload(struct lease *lease, const char *key, const char *id)
     pthread_mutex_unlock(&lease->lock);
 }
 
-void lease_remove_upload(struct lease *lease, const char *id)
+void lease_remove_upload(struct lease *lease, const char *key, const char *id)
 {
     pthread_mutex_lock(&lease->lock);
     for (guint i = 0; i < lease->record->uploads->len; i++) {
         struct lease_upload *upload = lease->record->uploads->pdata[i];
 
-        if (strcmp(upload->id, id) == 0) {
+        if (strcmp(upload->id, id) == 0 && strcmp(upload->key, key) == 0) {
             g_ptr_array_remove_index_fast(lease->record->uploads, i);
             break;
         }
@@ -346,4 +360,11 @@ void lease_remove_rename(struct lease *lease, const char *from)
     pthread_mutex_unlock(&lease->lock);
     if (!lease_beat(lease, &error))
         log_warning("%s", error->message); /* the next beat says it */
+}
+
+void lease_settle(struct lease *lease)
+{
+    pthread_mutex_lock(&lease->lock);
+    lease->record->unsettled_ns = 0;
+    pthread_mutex_unlock(&lease->lock);
 }

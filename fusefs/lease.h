@@ -30,7 +30,8 @@ struct lease_options {
 struct lease *lease_acquire(struct store *store, const struct lease_options *options,
                             struct lease_record **previous, GError **error);
 
-/* Gives it back: its object is deleted, if it still is ours. Takes NULL. */
+/* Gives it back: its object is deleted, if it still is ours. With something under way, or left by
+ * the one before, it stays, for the next mount to find. Takes NULL. */
 void lease_release(struct lease *lease);
 
 /* Ends like a process that is killed: its object stays, for the next mount to find what is under
@@ -47,9 +48,11 @@ bool lease_is_held(struct lease *lease);
  * ESTALE: lost for good. Anything else: the store could not be asked. */
 bool lease_assure(struct lease *lease, GError **error);
 
-/* What is under way. Uploads are written down with the next beat, which comes at once; renames
- * before these return. */
+/* What is under way; at first, what was in the lease that was taken over. Uploads are written down
+ * with the next beat, which comes at once; renames before these return. */
 void lease_add_upload(struct lease *lease, const char *key, const char *id);
-void lease_remove_upload(struct lease *lease, const char *id);
+void lease_remove_upload(struct lease *lease, const char *key, const char *id);
 bool lease_add_rename(struct lease *lease, const char *from, const char *to, GError **error);
 void lease_remove_rename(struct lease *lease, const char *from);
+/* All that mounts before this one left is dealt with. */
+void lease_settle(struct lease *lease);

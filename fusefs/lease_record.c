@@ -86,6 +86,30 @@ void lease_record_free(struct lease_record *record)
     g_free(record);
 }
 
+void lease_record_inherit(struct lease_record *record, const struct lease_record *before)
+{
+    g_ptr_array_set_size(record->uploads, 0);
+    g_ptr_array_set_size(record->renames, 0);
+    record->unsettled_ns = 0;
+    for (guint i = 0; before && i < before->uploads->len; i++) {
+        const struct lease_upload *upload = before->uploads->pdata[i];
+
+        g_ptr_array_add(record->uploads, lease_upload_new(upload->key, upload->id));
+    }
+    for (guint i = 0; before && i < before->renames->len; i++) {
+        const struct lease_rename *rename = before->renames->pdata[i];
+
+        g_ptr_array_add(record->renames, lease_rename_new(rename->from, rename->to));
+    }
+    if (before)
+        record->unsettled_ns = before->unsettled_ns ? before->unsettled_ns : before->written_ns;
+}
+
+bool lease_record_is_settled(const struct lease_record *record)
+{
+    return !record->uploads->len && !record->renames->len && !record->unsettled_ns;
+}
+
 /* --- writing --- */
 
 char *lease_record_format(const struct lease_record *record)
@@ -105,11 +129,12 @@ char *lease_record_format(const struct lease_record *record)
         json_array_append_new(renames,
                               json_pack("{s:s, s:s}", "from", rename->from, "to", rename->to));
     }
-    document = json_pack("{s:i, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:i, s:o, s:o}", "version", 1,
-                         "owner", record->owner, "host", record->host, "machine", record->machine,
-                         "pid", record->pid, "start_ticks", (json_int_t)record->start_ticks,
-                         "since", record->since, "beats", (json_int_t)record->beats, "ttl_ms",
-                         (int)record->ttl_ms, "uploads", uploads, "renames", renames);
+    document = json_pack("{s:i, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:i, s:I, s:o, s:o}", "version",
+                         1, "owner", record->owner, "host", record->host, "machine",
+                         record->machine, "pid", record->pid, "start_ticks",
+                         (json_int_t)record->start_ticks, "since", record->since, "beats",
+                         (json_int_t)record->beats, "ttl_ms", (int)record->ttl_ms, "unsettled_ns",
+                         (json_int_t)record->unsettled_ns, "uploads", uploads, "renames", renames);
     text = document ? json_dumps(document, JSON_COMPACT) : NULL;
     json_decref(document);
     copy = g_strdup(text);
@@ -165,14 +190,15 @@ static bool parse_renames(struct lease_record *record, json_t *list)
 static bool take_document(struct lease_record *record, json_t *document)
 {
     const char *owner, *host, *machine, *since;
-    json_int_t ticks, beats;
+    json_int_t ticks, beats, unsettled_ns = 0;
     json_t *uploads, *renames;
     int version, ttl_ms;
 
-    if (json_unpack(document, "{s:i, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:i, s:o, s:o}", "version",
-                    &version, "owner", &owner, "host", &host, "machine", &machine, "pid",
+    if (json_unpack(document, "{s:i, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:i, s?I, s:o, s:o}",
+                    "version", &version, "owner", &owner, "host", &host, "machine", &machine, "pid",
                     &record->pid, "start_ticks", &ticks, "since", &since, "beats", &beats, "ttl_ms",
-                    &ttl_ms, "uploads", &uploads, "renames", &renames) != 0)
+                    &ttl_ms, "unsettled_ns", &unsettled_ns, "uploads", &uploads, "renames",
+                    &renames) != 0)
         return false;
     if (version != 1 || !is_owner_name(owner) || ticks < 0 || beats < 0 || ttl_ms < TTL_MIN_MS ||
         ttl_ms > TTL_MAX_MS || !json_is_array(uploads) || !json_is_array(renames) ||
@@ -185,6 +211,7 @@ static bool take_document(struct lease_record *record, json_t *document)
     record->start_ticks = (uint64_t)ticks;
     record->beats = (uint64_t)beats;
     record->ttl_ms = (unsigned)ttl_ms;
+    record->unsettled_ns = MAX(unsettled_ns, 0);
     return parse_uploads(record, uploads) && parse_renames(record, renames);
 }
 

@@ -211,8 +211,11 @@ static bool take_exclusive(struct lease *lease, const struct lease_options *opti
     for (int i = 0; i < TRIES; i++) {
         g_autoptr(LeaseRecord) theirs = NULL;
         g_autoptr(GError) why = NULL;
-        int taken = try_take(lease, &theirs, &etag, error);
+        int taken;
 
+        /* With the same request: from then on theirs is gone. */
+        lease_record_inherit(lease->record, *previous);
+        taken = try_take(lease, &theirs, &etag, error);
         if (taken != 0)
             return taken > 0;
         g_clear_pointer(previous, lease_record_free);
@@ -246,7 +249,7 @@ bool lease_take(struct lease *lease, const struct lease_options *options,
     if (!ok)
         return false;
     ok = lease->exclusive ? check_writers(lease, error) : check_owner(lease, error);
-    if (!ok)
+    if (!ok && lease_record_is_settled(lease->record))
         store_delete(lease->store, lease->key, NULL);
     return ok;
 }

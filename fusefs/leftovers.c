@@ -24,7 +24,8 @@ struct clearing {
     GPtrArray *keys; /* char*, to be deleted at the end */
 };
 
-static void abort_upload(struct fs *fs, const char *key, const char *id)
+/* False: it stays. */
+static bool abort_upload(struct fs *fs, const char *key, const char *id)
 {
     g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, key);
     int error;
@@ -35,6 +36,7 @@ static void abort_upload(struct fs *fs, const char *key, const char *id)
         log_warning("an upload to %s stays: %s", key, call->error->message);
     else
         log_info("aborted an upload to %s that another mount had left", key);
+    return !error;
 }
 
 typedef bool wanted_upload(const struct store_upload *upload, const void *user);
@@ -76,8 +78,9 @@ static bool is_of_key(const struct store_upload *upload, const void *user)
 static bool began_at_the_end(const struct store_upload *upload, const void *user)
 {
     const struct lease_record *record = user;
+    int64_t end_ns = record->unsettled_ns ? record->unsettled_ns : record->written_ns;
 
-    return upload->started_ns >= record->written_ns - BEAT_SLACK_MS * NS_PER_MS &&
+    return upload->started_ns >= end_ns - BEAT_SLACK_MS * NS_PER_MS &&
            upload->started_ns <= record->written_ns + record->ttl_ms * NS_PER_MS;
 }
 
@@ -102,7 +105,8 @@ void leftovers_abort_lost(struct fs *fs)
 
     g_hash_table_iter_init(&iter, fs->lost_uploads);
     while (!error && fs_is_authority(fs) && g_hash_table_iter_next(&iter, &key, NULL))
-        abort_wanted(fs, key, ABORT_MS, is_of_key, key, &error);
+        if (abort_wanted(fs, key, ABORT_MS, is_of_key, key, &error))
+            upload_forget(fs, key, "");
     if (error)
         log_warning("uploads that were begun twice may stay: %s", error->message);
 }
@@ -125,27 +129,27 @@ static bool abort_uploads(struct fs *fs, const struct lease_record *record, GErr
 {
     for (guint i = 0; i < record->uploads->len; i++) {
         const struct lease_upload *upload = record->uploads->pdata[i];
+        bool is_gone = false;
 
         if (*upload->id)
-            abort_upload(fs, upload->key, upload->id);
-        else if (fs_is_authority(fs) &&
-                 !abort_wanted(fs, upload->key, 0, is_of_key, upload->key, error))
-            return false;
-        if (*upload->id)
-            upload_forget(fs, upload->id);
+            is_gone = abort_upload(fs, upload->key, upload->id);
+        else if (fs_is_authority(fs)) {
+            if (!abort_wanted(fs, upload->key, 0, is_of_key, upload->key, error))
+                return false;
+            is_gone = true;
+        }
+        if (is_gone)
+            upload_forget(fs, upload->key, upload->id);
     }
     return true;
 }
 
-/* They stand in our lease now, until they are aborted: we may end badly too. */
-static void adopt_uploads(struct fs *fs, const struct lease_record *record)
+/* The names that they had are not asked for any more. */
+static void forget_renames(struct fs *fs, const struct lease_record *record)
 {
-    for (guint i = 0; fs->options.lease && i < record->uploads->len; i++) {
-        const struct lease_upload *upload = record->uploads->pdata[i];
-
-        if (*upload->id)
-            lease_add_upload(fs->options.lease, upload->key, upload->id);
-    }
+    for (guint i = 0; fs->options.lease && i < record->renames->len; i++)
+        lease_remove_rename(fs->options.lease,
+                            ((const struct lease_rename *)record->renames->pdata[i])->from);
 }
 
 static bool finish_renames(struct fs *fs, const struct lease_record *record, GError **error)
@@ -234,19 +238,21 @@ bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GErr
     g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
     struct clearing c = {.fs = fs, .keys = keys};
 
-    if (previous)
-        adopt_uploads(fs, previous);
     /* Names first, since that is where the journal's files are; uploads last, since it may go on
-     * with them. */
+     * with them. All of it stands in our lease until it is done: we may end badly too. */
     if (previous && !finish_renames(fs, previous, error))
         return false;
     if (!fs_recover(fs, previous, error))
         return false;
+    if (previous)
+        forget_renames(fs, previous);
     if (previous && !abort_uploads(fs, previous, error))
         return false;
     if (previous && previous->written_ns && fs_is_authority(fs) &&
         !abort_wanted(fs, "", 0, began_at_the_end, previous, error))
         return false;
+    if (previous && fs->options.lease)
+        lease_settle(fs->options.lease);
     if (!find_time(&c, error) ||
         !store_list(fs->store, WRITERS_PREFIX, false, clear_writer, &c, error))
         return false;

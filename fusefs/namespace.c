@@ -368,8 +368,10 @@ static int attach_new(struct fs *fs, struct inode *parent, const char *name, mod
         error = EEXIST;
     else
         *inode = inode_new(fs, parent, name, mode);
-    if (!error && S_ISDIR(mode) && fs_is_authority(fs))
+    if (!error && S_ISDIR(mode) && fs_is_authority(fs)) {
         names_start(fs, *inode, 0); /* it is new: nothing is in it */
+        (*inode)->may_have_index = false;
+    }
     pthread_mutex_unlock(&fs->lock);
     return error;
 }

@@ -50,8 +50,7 @@ static void begin_publish(struct publish *p)
     inode->data_dirty = inode->attrs_dirty = inode->rewritten = inode->attrs_explicit = false;
 }
 
-/* The snapshot is the object P->to now. inode->lock held. */
-static void take_over_object(struct publish *p)
+void publish_take_over(struct publish *p)
 {
     struct inode *inode = p->inode;
     bool keep = p->size < store_caps(p->fs->store)->min_part_bytes && inode->writers;
@@ -104,6 +103,18 @@ static bool only_grew(const struct inode *inode, uint64_t published_bytes)
     return inode->size >= published_bytes;
 }
 
+void publish_compare(struct publish *p)
+{
+    if (p->data && !only_grew(p->inode, p->size))
+        inode_rewritten(p->inode); /* while it was published; whoever wrote could not know */
+}
+
+void publish_remove_leftovers(struct publish *p)
+{
+    for (guint i = 0; i < p->leftovers->len; i++)
+        staged_remove(p->fs, p->leftovers->pdata[i]);
+}
+
 /* inode->lock held. */
 static void end_publish(struct publish *p, int error, int64_t took_ms)
 {
@@ -112,7 +123,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
 
     inode->version++;
     if (p->etag && !is_directory(inode))
-        take_over_object(p);
+        publish_take_over(p);
     if (error || p->goal == GOAL_STAGED)
         stay_dirty(p);
     if (error)
@@ -125,8 +136,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     complain_no_more(p->fs, p->key);
     if (p->goal == GOAL_STAGED)
         return;
-    if (p->data && !only_grew(inode, p->size))
-        inode_rewritten(inode); /* while it was published; whoever wrote could not know */
+    publish_compare(p);
     inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, 3 * took_ms);
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;
@@ -136,16 +146,18 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     inode->slow_windows = 0;
 }
 
-static void publish_clear(struct publish *p)
+void publish_clear(struct publish *p)
 {
-    layout_thaw(&p->snapshot);
-    layout_clear(&p->snapshot);
-    g_hash_table_unref(p->metadata);
+    if (p->snapshot.extents) {
+        layout_thaw(&p->snapshot);
+        layout_clear(&p->snapshot);
+    }
+    g_clear_pointer(&p->metadata, g_hash_table_unref);
     g_free(p->lineage);
     g_free(p->key);
     g_free(p->to);
     g_free(p->etag);
-    g_ptr_array_unref(p->leftovers);
+    g_clear_pointer(&p->leftovers, g_ptr_array_unref);
 }
 
 void leave_dirty_list(struct fs *fs, struct inode *inode)
@@ -164,18 +176,6 @@ void leave_dirty_list(struct fs *fs, struct inode *inode)
     }
     pthread_mutex_unlock(&fs->dirty_lock);
     pthread_mutex_unlock(&inode->lock);
-}
-
-/* Waits until nobody else publishes INODE. inode->lock held. */
-static int wait_turn(struct inode *inode, struct fs_caller *caller)
-{
-    int error = 0;
-
-    while (inode->publishing && !error) {
-        wait_changed(inode, TICK_MS);
-        error = is_interrupted(caller) ? EINTR : 0;
-    }
-    return error;
 }
 
 void inode_publish_end(struct fs *fs, struct inode *inode)
@@ -199,6 +199,52 @@ static void give_up_attributes(struct publish *p)
 {
     atomic_store(&p->inode->replaced, true);
     forget_name(p->fs, p->inode);
+}
+
+/* Finds out what an earlier publish has made. inode->lock held; dropped inside. */
+static int settle_doubt(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    struct publish p = {.fs = fs, .caller = caller, .inode = inode, .key = inode->doubt->key};
+    g_autofree char *staged = NULL;
+    int error;
+
+    inode->publishing = true;
+    inode->version++;
+    pthread_mutex_unlock(&inode->lock);
+    error = check_lease(&p);
+    if (!error)
+        error = doubt_settle(fs, caller, inode);
+    pthread_mutex_lock(&inode->lock);
+    if (error) {
+        inode->refused = is_refusal(error);
+        inode->next_publish_ms = now_ms() + RETRY_MS;
+    }
+    inode->publishing = false;
+    inode->version++;
+    pthread_cond_broadcast(&inode->changed);
+    staged = inode_end_vanished(fs, inode);
+    if (staged) {
+        pthread_mutex_unlock(&inode->lock);
+        staged_remove(fs, staged);
+        pthread_mutex_lock(&inode->lock);
+    }
+    return error;
+}
+
+/* Waits until nobody else publishes INODE, and nothing is in doubt. inode->lock held. */
+static int wait_turn(struct fs *fs, struct fs_caller *caller, struct inode *inode, enum goal goal)
+{
+    int error = 0;
+
+    while (!error && (inode->publishing || doubt_is_open(inode, goal))) {
+        if (!inode->publishing) {
+            error = settle_doubt(fs, caller, inode);
+            continue;
+        }
+        wait_changed(inode, TICK_MS);
+        error = is_interrupted(caller) ? EINTR : 0;
+    }
+    return error;
 }
 
 /* One publish, from a turn that the caller has: inode->publishing is set, inode->lock is held when
@@ -226,9 +272,13 @@ static int publish_once(struct publish *p)
     end_publish(p, error, now_ms() - began);
     /* Before the snapshot gives up memory that the journal tells of. */
     journal_published(fs, inode, !error && p->goal == GOAL_VISIBLE);
+    if (error && !p->etag && (p->in_doubt || (inode->upload && inode->upload->in_doubt)))
+        doubt_keep(p);
+    else if (p->etag)
+        g_clear_pointer(&inode->doubt, doubt_free);
     pthread_mutex_unlock(&inode->lock);
-    for (guint i = 0; i < p->leftovers->len; i++)
-        staged_remove(fs, p->leftovers->pdata[i]);
+    if (p->leftovers)
+        publish_remove_leftovers(p);
     publish_clear(p);
     return error;
 }
@@ -251,7 +301,7 @@ static int publish_in_gate(struct fs *fs, struct fs_caller *caller, struct inode
         struct publish p = {.fs = fs, .caller = caller, .inode = inode, .goal = goal};
 
         pthread_mutex_lock(&inode->lock);
-        error = wait_turn(inode, caller);
+        error = wait_turn(fs, caller, inode, goal);
         if (error || !has_work(inode, goal)) {
             pthread_mutex_unlock(&inode->lock);
             if (!error)
@@ -303,11 +353,15 @@ int inode_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 
 int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool settle)
 {
-    int error = 0;
+    int error;
 
     pthread_mutex_lock(&inode->lock);
-    error = wait_turn(inode, caller);
-    while (!error) {
+    error = wait_turn(fs, caller, inode, settle ? GOAL_STAGED : GOAL_VISIBLE);
+    if (error) { /* the turn may be another one's */
+        pthread_mutex_unlock(&inode->lock);
+        return error;
+    }
+    do {
         struct publish p = {.fs = fs, .caller = caller, .inode = inode};
 
         inode->publishing = true; /* from here on no upload begins */
@@ -316,9 +370,9 @@ int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *in
             break;
         error = publish_once(&p);
         pthread_mutex_lock(&inode->lock);
-        if (!error && !p.again)
+        if (!p.again)
             break;
-    }
+    } while (!error);
     pthread_mutex_unlock(&inode->lock);
     if (error)
         inode_publish_end(fs, inode);

@@ -205,6 +205,8 @@ static void *publisher_main(void *user)
     while (!is_stopping(fs)) {
         struct inode *inode = fs_has_lost_lease(fs) ? NULL : find_due(fs);
 
+        if (fs->journal)
+            journal_touch(fs->journal);
         tight = budget_is_tight(fs->budget) ? tight + 1 : 0;
         if (!inode && tight > TIGHT_TICKS && !fs_has_lost_lease(fs) && (inode = find_victim(fs))) {
             if (inode_settle(fs, NULL, inode))

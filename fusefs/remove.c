@@ -20,10 +20,16 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     g_autofree char *key = NULL, *etag = NULL, *new_etag = NULL;
     uint64_t size;
     bool move;
-    int error;
+    int error = 0;
 
     await_reopening(fs, caller);
-    error = inode_publish_hold(fs, caller, inode, true);
+    pthread_mutex_lock(&inode->lock);
+    move = inode->handles > 0;
+    pthread_mutex_unlock(&inode->lock);
+    if (move)
+        error = inode_refresh_whole(fs, caller, inode); /* it may have to be written back */
+    if (!error)
+        error = inode_publish_hold(fs, caller, inode, true);
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);
@@ -162,8 +168,7 @@ static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inod
     error = run_call(fs, caller, call);
     if (!error) {
         forget_name(fs, inode);
-        if (inode->has_index)
-            index_forget(fs, key);
+        index_forget_of(fs, inode, key);
     }
     return error;
 }

@@ -304,14 +304,16 @@ static int move_directory(struct fs *fs, struct fs_caller *caller, struct inode 
 
     if (error)
         return error;
-    if (target)
+    if (target) {
         forget_name(fs, target);
+        index_forget_of(fs, target, to);
+    }
     change_place(fs, dir, new_parent, new_name);
     pthread_mutex_lock(&fs->lock);
     rebase(fs, dir, etags);
     pthread_mutex_unlock(&fs->lock);
     prefix_delete(fs, keys);
-    index_forget(fs, from);
+    index_forget(fs, from, true);
     return 0;
 }
 

@@ -203,13 +203,10 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
         error = run_call(fs, caller, commit);
     if (!error && new_etag)
         *new_etag = g_strdup(commit->object.etag);
-    if (error) {
-        g_autoptr(StoreCall) abort_call = store_call_new(STORE_ABORT, to);
-
-        abort_call->upload_id = g_strdup(begin->upload_id);
-        run_call(fs, NULL, abort_call);
-    }
-    upload_forget(fs, begin->upload_id);
+    if (error)
+        upload_abort(fs, to, begin->upload_id);
+    else
+        upload_forget(fs, to, begin->upload_id);
     return error;
 }
 

@@ -76,6 +76,7 @@ static int put_whole(struct publish *p)
     store_call_set_iov(call, (struct iovec *)(void *)iov->data, iov->len);
     call->metadata = metadata_copy(p->metadata);
     error = run_call(p->fs, p->caller, call);
+    p->in_doubt = error && strcmp(p->to, p->key) == 0;
     if (error && error != EINTR)
         complain(p->fs, p->key, "save %s: %s; it is kept and tried again", p->key,
                  call->error->message);
@@ -111,9 +112,13 @@ int save_directory(struct publish *p)
 
 static int save_attributes(struct publish *p)
 {
+    int error;
+
     p->to = g_strdup(p->key);
-    return object_copy(p->fs, p->caller, p->key, p->key, p->size, p->inode->etag, p->metadata,
-                       &p->etag);
+    error = object_copy(p->fs, p->caller, p->key, p->key, p->size, p->inode->etag, p->metadata,
+                        &p->etag);
+    p->in_doubt = error;
+    return error;
 }
 
 /* Everything is in the staged object KEY: the store copies it to where it is seen. */

@@ -275,10 +275,26 @@ void upload_begun(struct fs *fs, const struct store_call *begin)
         lease_add_upload(fs->options.lease, begin->key, begin->upload_id);
 }
 
-void upload_forget(struct fs *fs, const char *id)
+void upload_forget(struct fs *fs, const char *key, const char *id)
 {
     if (fs->options.lease)
-        lease_remove_upload(fs->options.lease, id);
+        lease_remove_upload(fs->options.lease, key, id);
+}
+
+static void aborted(struct store_call *call, void *user)
+{
+    if (call->error)
+        log_info("an upload to %s stays until the next mount: %s", call->key, call->error->message);
+    else
+        upload_forget(user, call->key, call->upload_id);
+}
+
+void upload_abort(struct fs *fs, const char *key, const char *id)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, key);
+
+    call->upload_id = g_strdup(id);
+    store_start(fs->store, call, aborted, fs);
 }
 
 static void begin_done(struct store_call *call, void *user)
@@ -307,13 +323,8 @@ static void begin_done(struct store_call *call, void *user)
     if (!orphan && !call->error)
         upload_pump(fs, inode, false);
     if (orphan) {
-        if (upload->id) {
-            g_autoptr(StoreCall) abort_call = store_call_new(STORE_ABORT, upload->key);
-
-            abort_call->upload_id = g_strdup(upload->id);
-            upload_forget(fs, upload->id);
-            store_start(fs->store, abort_call, NULL, NULL);
-        }
+        if (upload->id)
+            upload_abort(fs, upload->key, upload->id);
         upload_free(upload);
     }
     g_free(context->part);
@@ -471,7 +482,7 @@ void upload_compare(struct inode *inode, const struct layout *sent)
 void upload_discard(struct fs *fs, struct inode *inode)
 {
     struct upload *upload = inode->upload;
-    g_autoptr(StoreCall) call = NULL;
+    g_autofree char *key = NULL, *id = NULL;
 
     if (!upload)
         return;
@@ -482,16 +493,13 @@ void upload_discard(struct fs *fs, struct inode *inode)
         log_debug("bytes of a discarded upload are gone: %s", upload->key);
         journal_clean(fs, inode);
     }
-    if (upload->id) {
-        call = store_call_new(STORE_ABORT, upload->key);
-        call->upload_id = g_strdup(upload->id);
-        upload_forget(fs, upload->id);
-    }
+    key = g_strdup(upload->key);
+    id = g_strdup(upload->id);
     if (!upload->sending && !upload->beginning)
         upload_free(upload); /* else the last one under way frees it */
-    if (call) {
+    if (id) {
         pthread_mutex_unlock(&inode->lock);
-        store_start(fs->store, call, NULL, NULL);
+        upload_abort(fs, key, id);
         pthread_mutex_lock(&inode->lock);
     }
 }

@@ -36,4 +36,6 @@ struct store_call *begin_prepare(struct fs *fs, struct inode *inode, const char 
 
 /* PART's call joins LIST (struct starting); its state becomes SENDING. */
 void starting_add(GArray *list, struct fs *fs, struct inode *inode, struct part *part);
+/* The call that commits UPLOAD, all of whose parts are sent. */
+struct store_call *commit_prepare(const struct upload *upload);
 void start_all(struct fs *fs, struct inode *inode, GArray *list);

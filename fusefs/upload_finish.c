@@ -274,22 +274,31 @@ static int ensure_upload(struct fs *fs, struct fs_caller *caller, struct inode *
     return error;
 }
 
-/* The store has no such upload: an earlier commit, whose answer a signal cut off, may have been
- * carried out. Then the object is there, as long and of the same lineage as what was sent. */
-static bool has_landed(struct fs *fs, struct fs_caller *caller, struct store_call *commit,
-                       uint64_t size, const char *lineage)
+struct store_call *commit_prepare(const struct upload *upload)
 {
-    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, commit->key);
-    const char *told;
+    struct store_call *commit = store_call_commit(upload->key, upload->id);
 
-    if (run_call(fs, caller, head) || head->object.size_bytes != size || !head->object.metadata)
-        return false;
-    told = g_hash_table_lookup(head->object.metadata, LINEAGE);
-    if (!lineage || g_strcmp0(told, lineage) != 0)
-        return false;
-    g_free(commit->object.etag);
-    commit->object.etag = g_strdup(head->object.etag);
-    return true;
+    for (guint i = 0; i < upload->parts->len; i++) {
+        struct part *part = upload->parts->pdata[i];
+
+        store_call_add_part(commit, part->number, part->etag);
+    }
+    return commit;
+}
+
+/* *ETAG: what came of it. ENOENT: the store has no such upload. Then an earlier commit whose answer
+ * never came may have been carried out. */
+static int run_commit(struct fs *fs, struct fs_caller *caller, struct store_call *commit,
+                      const char *lineage, uint64_t size, char **etag)
+{
+    int error = run_call(fs, caller, commit), unknown;
+
+    if (!error)
+        *etag = g_strdup(commit->object.etag);
+    if (error != ENOENT)
+        return error;
+    unknown = find_landed(fs, caller, commit->key, lineage, size, etag);
+    return unknown ? unknown : *etag ? 0 : ENOENT;
 }
 
 static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
@@ -305,25 +314,17 @@ static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *ino
         return error;
     pthread_mutex_lock(&inode->lock);
     lineage = g_strdup(inode->upload->lineage);
-    commit = store_call_commit(inode->upload->key, inode->upload->id);
-    for (guint i = 0; i < inode->upload->parts->len; i++) {
-        struct part *part = inode->upload->parts->pdata[i];
-
-        store_call_add_part(commit, part->number, part->etag);
-    }
+    commit = commit_prepare(inode->upload);
     pthread_mutex_unlock(&inode->lock);
-    error = run_call(fs, caller, commit);
-    if (error == ENOENT && has_landed(fs, caller, commit, layout_size(snapshot), lineage))
-        error = 0;
+    error = run_commit(fs, caller, commit, lineage, layout_size(snapshot), etag);
     if (!error)
-        upload_forget(fs, commit->upload_id);
+        upload_forget(fs, commit->key, commit->upload_id);
     pthread_mutex_lock(&inode->lock);
-    if (error && inode->upload)
-        inode->upload->error = error;
+    if (error)
+        inode->upload->error = error; /* nothing more is sent until the next publish */
+    inode->upload->in_doubt = error && error != ENOENT;
     if (error && error != EINTR)
         upload_complain(fs, "commit", commit);
-    else if (!error)
-        *etag = g_strdup(commit->object.etag);
     if (!error)
         g_clear_pointer(&inode->upload, upload_free);
     pthread_mutex_unlock(&inode->lock);

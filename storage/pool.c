@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 
 struct job {
     pool_job *run;
@@ -105,6 +104,25 @@ void pool_add(struct pool *pool, pool_job *run, void *data)
     g_queue_push_tail(&pool->jobs, job);
     pthread_cond_signal(&pool->changed);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void *pool_remove(struct pool *pool, pool_match *is_it, const void *user)
+{
+    void *data = NULL;
+
+    pthread_mutex_lock(&pool->lock);
+    for (GList *link = pool->jobs.head; link; link = link->next) {
+        struct job *job = link->data;
+
+        if (!is_it(job->data, user))
+            continue;
+        data = job->data;
+        g_queue_delete_link(&pool->jobs, link);
+        g_free(job);
+        break;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return data;
 }
 
 void pool_free(struct pool *pool)

@@ -262,11 +262,22 @@ static enum s3_stage first_stage(struct s3_op *op)
     return op->odd_keys->len == call->keys->len ? S3_DELETE_ODD : S3_MAIN;
 }
 
+/* Nobody waits for the answer any more: nothing is hashed, and the engine ends it on a thread of
+ * its own. */
+static void end_cancelled(struct s3_op *op)
+{
+    op->stage = S3_MAIN;
+    http_engine_start(op->s3->engine, &op->http);
+}
+
 static void run_first_stage(void *data)
 {
     struct s3_op *op = data;
 
-    enter_stage(op, first_stage(op));
+    if (store_call_is_cancelled(op->call))
+        end_cancelled(op);
+    else
+        enter_stage(op, first_stage(op));
 }
 
 /* NULL: there is no thread; then the caller's does. */
@@ -315,9 +326,24 @@ static void s3_start(struct store *store, struct store_call *call)
         run_first_stage(op);
 }
 
+static bool is_of_call(const void *op, const void *call)
+{
+    return ((const struct s3_op *)op)->call == call;
+}
+
 static void s3_cancel(struct store *store, struct store_call *call)
 {
-    http_engine_wake(((struct s3_store *)store)->engine);
+    struct s3_store *s3 = (struct s3_store *)store;
+    struct s3_op *waiting = NULL;
+
+    pthread_mutex_lock(&s3->hash_lock);
+    if (s3->hash_pool)
+        waiting = pool_remove(s3->hash_pool, is_of_call, call);
+    pthread_mutex_unlock(&s3->hash_lock);
+    if (waiting)
+        end_cancelled(waiting);
+    else
+        http_engine_wake(s3->engine);
 }
 
 static void s3_free(struct store *store)

@@ -1,5 +1,6 @@
 """What was written and not yet saved outlives a mount that is killed: the next one saves it."""
 import contextlib
+import json
 import os
 import random
 import re
@@ -348,6 +349,25 @@ def test_a_directory_of_others_is_not_used(world):
     finally:
         mount.kill()
         del world.store.environment["DSTACK_JOURNAL_DIR"]
+
+
+def test_a_mount_that_fails_leaves_the_rename_of_a_dead_one_to_the_next(s3_store, directory):
+    world = World(s3_store, directory)
+    dead = {"version": 1, "owner": "dead", "host": "elsewhere", "machine": "elsewhere", "pid": 1, "start_ticks": 1,
+            "since": "", "beats": 1, "ttl_ms": 1000, "uploads": [], "renames": [{"from": "from/", "to": "to/"}]}
+    world.store.put("from/file", b"moved")
+    world.store.put(".dstack-mount/lease", json.dumps(dead).encode())
+    (world.directory / "mnt").mkdir()
+    for bad in (["--journal", "/proc/journal"], ["-o", "nonsense=1"]):
+        result = subprocess.run(
+            [program("dstack-mount"), world.store.url, str(world.directory / "mnt"), "-f", *world.store.arguments,
+             "--journal", str(world.journal), *bad],
+            env={**os.environ, **world.store.environment}, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 1, result.stderr
+    world.start()
+    assert (world.root / "to" / "file").read_bytes() == b"moved"
+    assert not (world.root / "from").exists()
+    world.stop()
 
 
 def test_what_nobody_comes_back_for_is_removed(world):

@@ -3,6 +3,7 @@
 #include "config/error.h"
 #include "storage/pool.h"
 #include "storage/store_driver.h"
+#include "tests/support/call_copy.h"
 
 #include <pthread.h>
 
@@ -31,59 +32,6 @@ struct faulty_job {
     unsigned delay_ms, answer_delay_ms;
 };
 
-/* A call is started once in its life: the layer below gets a copy, and its answer is moved back. */
-static struct store_call *copy_request(const struct store_call *call)
-{
-    struct store_call *copy = store_call_new(call->verb, call->key);
-
-    copy->source_key = g_strdup(call->source_key);
-    copy->if_match = g_strdup(call->if_match);
-    copy->if_absent = call->if_absent;
-    copy->upload_id = g_strdup(call->upload_id);
-    copy->part_number = call->part_number;
-    store_call_set_iov(copy, call->iov, call->iov_count);
-    copy->offset = call->offset;
-    copy->length = call->length;
-    copy->metadata = call->metadata ? g_hash_table_ref(call->metadata) : NULL;
-    for (unsigned i = 0; call->keys && i < call->keys->len; i++)
-        g_ptr_array_add(copy->keys, g_strdup(call->keys->pdata[i]));
-    for (unsigned i = 0; call->parts && i < call->parts->len; i++) {
-        const struct store_part *part = &g_array_index(call->parts, struct store_part, i);
-
-        store_call_add_part(copy, part->number, part->etag);
-    }
-    copy->delimiter = call->delimiter;
-    copy->token = g_strdup(call->token);
-    copy->start_after = g_strdup(call->start_after);
-    copy->limit = call->limit;
-    copy->deadline_ms = call->deadline_ms;
-    return copy;
-}
-
-#define MOVE(field)                                                                                \
-    do {                                                                                           \
-        void *moved = to->field;                                                                   \
-        to->field = from->field;                                                                   \
-        from->field = moved;                                                                       \
-    } while (0)
-
-static void move_answer(struct store_call *to, struct store_call *from)
-{
-    struct store_object object = to->object;
-
-    to->object = from->object;
-    from->object = object;
-    to->received_bytes = from->received_bytes;
-    to->answered_ns = from->answered_ns;
-    MOVE(upload_id);
-    MOVE(part_etag);
-    MOVE(failed_keys);
-    MOVE(objects);
-    MOVE(prefixes);
-    MOVE(uploads);
-    MOVE(next_token);
-}
-
 static void run_job(void *data)
 {
     g_autofree struct faulty_job *job = data;
@@ -94,10 +42,10 @@ static void run_job(void *data)
     if (job->fails) {
         error_set(&error, job->code, "%s: injected", job->call->key);
     } else {
-        g_autoptr(StoreCall) copy = copy_request(job->call);
+        g_autoptr(StoreCall) copy = call_copy_request(job->call);
 
         store_run(store->below, copy, &error);
-        move_answer(job->call, copy);
+        call_move_answer(job->call, copy);
     }
     g_usleep(job->answer_delay_ms * 1000);
     pthread_mutex_lock(&store->lock);

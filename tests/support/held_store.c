@@ -2,6 +2,7 @@
 
 #include "config/error.h"
 #include "storage/store_driver.h"
+#include "tests/support/call_copy.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -11,11 +12,13 @@ struct rule {
     enum store_verb verb;
     char *key_end;
     int code;
+    bool is_carried_out;
 };
 
 struct held {
     struct store_call *call;
-    GError *error; /* a HEAD's answer */
+    bool is_carried_out;
+    GError *error; /* its answer then */
 };
 
 struct held_store {
@@ -45,8 +48,13 @@ static struct held *held_new(struct held_store *store, struct store_call *call)
     struct held *held = g_new0(struct held, 1);
 
     held->call = call;
-    if (call->verb == STORE_HEAD)
-        store_head(store->below, call->key, &call->object, &held->error);
+    held->is_carried_out = store->holds.is_carried_out || call->verb == STORE_HEAD;
+    if (held->is_carried_out) {
+        g_autoptr(StoreCall) copy = call_copy_request(call);
+
+        store_run(store->below, copy, &held->error);
+        call_move_answer(call, copy);
+    }
     return held;
 }
 
@@ -133,6 +141,16 @@ void held_store_hold(struct store *base, enum store_verb verb, const char *key_e
     pthread_mutex_unlock(&store->lock);
 }
 
+void held_store_hold_answers(struct store *base, enum store_verb verb, const char *key_end)
+{
+    struct held_store *store = (struct held_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    rule_set(&store->holds, true, verb, key_end);
+    store->holds.is_carried_out = true;
+    pthread_mutex_unlock(&store->lock);
+}
+
 void held_store_release(struct store *base)
 {
     struct held_store *store = (struct held_store *)base;
@@ -142,7 +160,7 @@ void held_store_release(struct store *base)
     rule_set(&store->holds, false, STORE_VERBS, NULL);
     while ((held = g_queue_pop_head(&store->waiting))) {
         pthread_mutex_unlock(&store->lock);
-        if (held->call->verb == STORE_HEAD)
+        if (held->is_carried_out)
             store_complete(held->call, held->error);
         else
             store->below->driver->start(store->below, held->call);

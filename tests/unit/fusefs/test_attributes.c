@@ -4,6 +4,7 @@
 #include "fusefs/lease.h"
 #include "tests/support/faulty_store.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #define FILES 1050 /* two pages of a listing */
@@ -339,6 +340,44 @@ Test(attributes, a_change_keeps_what_the_index_does_not_tell)
     store_object_clear(&object);
 }
 
+static void *rename_slowly(void *user)
+{
+    return GINT_TO_POINTER(fs_rename(fs, &caller, dir.st_ino, "f0005", dir.st_ino, "renamed", 0));
+}
+
+/* While the file is on its way to another key, no answer of the store is of use. */
+Test(attributes, who_opens_it_while_it_is_renamed_keeps_what_the_index_does_not_tell)
+{
+    struct store_object object = {0};
+    struct fs_file *file;
+    pthread_t thread;
+    struct stat st;
+    void *error;
+    bool keep;
+
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0005", &st), 0);
+    cr_assert_eq(fs_setxattr(fs, &caller, st.st_ino, "user.a", "1", 1, 0), 0);
+    fs_forget(fs, st.st_ino, 1);
+    mount_again(true);
+    read_names();
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0005", &st), 0);
+    faulty_store_delay(counted, 200);
+    pthread_create(&thread, NULL, rename_slowly, NULL);
+    g_usleep(100000);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_WRONLY | O_APPEND, &file, &keep), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "more", 4), 0);
+    pthread_join(thread, &error);
+    cr_assert_null(error);
+    faulty_store_delay(counted, 0);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    cr_assert(store_head(store, "d/renamed", &object, NULL));
+    cr_expect_eq(object.size_bytes, 9);
+    cr_expect(g_hash_table_lookup(object.metadata, "xattr"), "lost");
+    store_object_clear(&object);
+}
+
 Test(attributes, extended_attributes_are_asked_for_only_where_there_are_any)
 {
     g_autoptr(GBytes) names = NULL, value = NULL;
@@ -499,5 +538,73 @@ Test(attributes, a_removed_directory_leaves_no_index)
     cr_assert_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), 0);
     unmount_fs();
     cr_assert_null(in_store(INDEX, &size));
+    mount_fs(true);
+}
+
+static unsigned count_indexes(void)
+{
+    g_autoptr(StoreCall) list = store_call_new(STORE_LIST, ".dstack-index/");
+
+    cr_assert(store_run(store, list, NULL));
+    return list->objects->len;
+}
+
+static void unlink_files(unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        g_autofree char *name = g_strdup_printf("f%04u", i);
+
+        cr_assert_eq(fs_unlink(fs, &caller, dir.st_ino, name), 0);
+    }
+}
+
+/* Too few are left for its index to be read again. */
+Test(attributes, a_directory_that_became_small_leaves_no_index)
+{
+    unlink_files(10, FILES);
+    mount_again(true);
+    cr_assert_eq(ls_l(), 10);
+    cr_assert_eq(count_indexes(), 0); /* it was always small for an index */
+    make_files(100);
+    mount_again(true);
+    cr_assert_eq(count_indexes(), 1);
+    unlink_files(10, 100);
+    mount_again(true);
+    unlink_files(0, 10);
+    cr_assert_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), 0);
+    unmount_fs();
+    cr_expect_eq(count_indexes(), 0);
+    mount_fs(true);
+}
+
+Test(attributes, what_is_renamed_over_a_directory_leaves_no_index_of_it)
+{
+    struct stat other;
+
+    mount_again(true);
+    unlink_files(10, FILES);
+    mount_again(true);
+    unlink_files(0, 10);
+    mount_again(true);
+    cr_assert_eq(count_indexes(), 1);
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "new", 0755, &other), 0);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "new", FS_ROOT, "d", 0), 0);
+    unmount_fs();
+    cr_expect_eq(count_indexes(), 0);
+    mount_fs(true);
+}
+
+Test(attributes, who_shares_leaves_no_index_either)
+{
+    struct fs_options options = {.attr_ttl_ms = 60000};
+
+    mount_again(true);
+    unlink_files(0, FILES - 5);
+    unmount_fs();
+    cr_assert_eq(count_indexes(), 1);
+    fs = fs_new(counted, &options);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "d", FS_ROOT, "e", 0), 0);
+    fs_free(fs);
+    cr_expect_eq(count_indexes(), 0);
     mount_fs(true);
 }

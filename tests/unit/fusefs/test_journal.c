@@ -653,6 +653,21 @@ static GPtrArray *read_now(const uint8_t *data, unsigned *damaged)
 }
 
 /* Each byte of a chain, changed: the chain is left out, or cut there, or says the same. */
+/* Neighbours remove what nobody has come back for; a mount that lived for long was just there. */
+Test(journal, its_time_is_when_its_owner_was_last_there)
+{
+    const struct timespec long_ago[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    struct stat st;
+
+    start();
+    cr_assert_eq(futimens(journal->fd, long_ago), 0);
+    atomic_fetch_sub(&journal->touched_s, 7200);
+    for (int i = 0; i < 100 && fstat(journal->fd, &st) == 0 && st.st_mtime < 1500000000; i++)
+        g_usleep(50000);
+    cr_expect_gt(st.st_mtime, g_get_real_time() / G_USEC_PER_SEC - 60);
+    cr_expect_not(stop());
+}
+
 Test(journal, a_damaged_chain_is_noticed)
 {
     uint64_t pos;

@@ -4,6 +4,7 @@
 #include "config/error.h"
 #include "fusefs/lease.h"
 #include "fusefs/staged.h"
+#include "tests/support/held_store.h"
 
 #define TTL_MS 1000
 
@@ -283,6 +284,100 @@ Test(lease, a_rename_of_a_directory_that_was_interrupted_is_finished)
     mount_and_clear(true);
     cr_assert(exists("to/a") && exists("to/b") && exists("to/c"));
     cr_assert(!exists("from/b") && !exists("from/c"));
+}
+
+/* Taken over, and given up before anything was cleared up: a mountpoint was bad, say. */
+static void take_and_give_up(void (*give_up)(struct lease *lease))
+{
+    g_autoptr(LeaseRecord) previous = NULL;
+    struct lease *lease = take(true, &previous, NULL);
+
+    cr_assert_not_null(lease);
+    give_up(lease);
+}
+
+/* As a process that is killed leaves it. */
+static void note_dead(struct lease *lease)
+{
+    g_autoptr(LeaseRecord) record = NULL;
+    g_autofree char *text = NULL;
+    size_t size;
+
+    cr_assert(store_read(store, LEASE_KEY, LEASE_RECORD_MAX, &text, &size, NULL, NULL));
+    lease_abandon(lease);
+    record = lease_record_parse(text, size, NULL);
+    record->pid = 1;
+    record->start_ticks += 12345;
+    put_record(LEASE_KEY, record);
+}
+
+static void release_dead(struct lease *lease)
+{
+    g_autoptr(LeaseRecord) record = NULL;
+    g_autofree char *text = NULL;
+    size_t size;
+
+    lease_release(lease);
+    cr_assert(store_read(store, LEASE_KEY, LEASE_RECORD_MAX, &text, &size, NULL, NULL));
+    record = lease_record_parse(text, size, NULL);
+    record->pid = 1; /* this process goes on */
+    record->start_ticks += 12345;
+    put_record(LEASE_KEY, record);
+}
+
+static void leave_unfinished(void)
+{
+    g_autoptr(LeaseRecord) dead = dead_record();
+    g_autofree char *id = begin_upload("big");
+
+    g_ptr_array_add(dead->uploads, lease_upload_new("big", id));
+    g_free(begin_upload("foreign"));
+    g_usleep(1200000); /* long before that mount ended */
+    g_ptr_array_add(dead->renames, lease_rename_new("from/", "to/"));
+    cr_assert(store_write(store, "from/b", "b", 1, NULL, NULL, NULL));
+    put_record(LEASE_KEY, dead);
+    g_free(begin_upload("late")); /* its id was not written down any more */
+}
+
+Test(lease, what_a_dead_mount_left_outlives_those_who_give_up)
+{
+    leave_unfinished();
+    g_usleep(1200000);
+    take_and_give_up(release_dead);
+    take_and_give_up(note_dead);
+    mount_and_clear(true);
+    cr_assert(exists("to/b") && !exists("from/b"));
+    cr_assert_eq(memory_store_uploads(store), 1, "somebody else's upload stays");
+    cr_assert_not(exists(LEASE_KEY));
+}
+
+Test(lease, an_upload_that_could_not_be_aborted_is_left_to_the_next_mount)
+{
+    static char block[6u << 20];
+    struct store *below = store, *held = held_store_new(below);
+    struct lease *lease;
+    struct fs_file *file;
+    struct stat st;
+
+    store = held;
+    lease = must_take(true);
+    fs = fs_new(store, &(struct fs_options){.lease = lease, .part_bytes = 5u << 20});
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "big", 0644, O_WRONLY, &file, &st), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, block, sizeof(block)), 0);
+    while (!memory_store_uploads(below))
+        g_usleep(1000);
+    held_store_fail(held, STORE_ABORT, NULL, EIO);
+    cr_assert_eq(fs_unlink(fs, &caller, FS_ROOT, "big"), 0);
+    fs_release(fs, file);
+    fs_free(fs);
+    release_dead(lease);
+    cr_assert_eq(memory_store_uploads(below), 1);
+    held_store_fail(held, STORE_ABORT, NULL, 0);
+    mount_and_clear(true);
+    cr_assert_eq(memory_store_uploads(below), 0);
+    cr_assert_not(exists(LEASE_KEY));
+    store_unref(held);
+    store = below;
 }
 
 Test(lease, a_lease_that_is_none_of_ours_is_refused)

@@ -36,7 +36,7 @@ static void answer(struct script_exchange *exchange, void *user)
 
 static struct store_call *make_call(unsigned number)
 {
-    static const char body[10000];
+    static const char body[10000], large[300 * 1024]; /* hashed on threads of their own */
 
     switch (number % 4) {
     case 0:
@@ -46,7 +46,8 @@ static struct store_call *make_call(unsigned number)
     case 2:
         return store_call_new(STORE_HEAD, "k");
     default:
-        return store_call_put("k", body, sizeof(body));
+        return number % 8 == 3 ? store_call_put("k", large, sizeof(large))
+                               : store_call_put("k", body, sizeof(body));
     }
 }
 
