@@ -291,6 +291,7 @@ class Server:
 def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
     path = pathlib.Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))  # short: it holds sockets
     server = Server(path)
+    mount = None
     try:
         monkeypatch.setenv("DSTACK_TEST_RGW", f"http://127.0.0.1:{server.port}")
         monkeypatch.setenv("DSTACK_TEST_RGW_KEY", "testkey")
@@ -315,13 +316,20 @@ def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
                 durable = dict(saved)
                 time.sleep(2)
                 server.start()
-            for one in work:
-                one.result(180)
+            try:
+                for one in work:
+                    one.result(180)
+            except BaseException:
+                print(mount.status(), mount.log_path.read_text())
+                mount.kill()    # else the writers wait, and we for them
+                raise
         assert len(durable) > 0
         for name, data in saved.items():
             assert store.read(name) == data, name
         mount.stop(bad_log=SANITIZER)
         assert uploads(store) == []
     finally:
+        if mount:
+            mount.kill()
         server.stop()
         shutil.rmtree(path, ignore_errors=True)
