@@ -585,6 +585,36 @@ Test(journal, a_shorter_one_that_landed_is_what_it_goes_on_from)
     land(kill_before_put_of_less_answers);
 }
 
+/* The journal began to tell of a file that was only added to; then it became another one. */
+static void be_killed_before_a_rewrite_answers(void)
+{
+    struct fs_file *file = create_to_write("f");
+    struct stat to = {.st_size = 1000}, st;
+    pthread_t thread;
+
+    write_pattern(file, 3000);
+    must(fs_fsync(fs, &caller, file));
+    must(fs_write(fs, &caller, file, 3000, "more", 4));
+    write_pattern(file, 1000);
+    must(fs_lookup(fs, &caller, FS_ROOT, "f", &st));
+    must(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_SIZE, &st));
+    faulty_store_delay_answers(store, 20000);
+    pthread_create(&thread, NULL, fsync_file, file);
+    g_usleep(500000);
+}
+
+Test(journal, a_rewrite_that_landed_is_known_as_ours)
+{
+    g_autoptr(GByteArray) bytes = pattern(1000);
+
+    crash_after(be_killed_before_a_rewrite_answers, faulty_store_new);
+    recover();
+    must_be("f", bytes);
+    must_be("f.recovered", NULL);
+    cr_assert_eq(fs_recovered(fs)->lost->len, 0);
+    cr_assert_not(stop());
+}
+
 static void *rename_directory(void *user)
 {
     fs_rename(fs, &caller, FS_ROOT, "old", FS_ROOT, "new", 0);
