@@ -13,7 +13,7 @@ from test_load import DiscardingStore
 
 NAME = "store.faults.test"
 CACHE_S = 61    # for so long libcurl keeps an address
-GONE_S = 20 if LONG else 2
+GONE_S = 4 if LONG else 2
 PRIVATE = ("mount --make-private / && mount --bind {0}/hosts /etc/hosts && mount --bind {0}/resolv /etc/resolv.conf"
            " && exec \"$0\" \"$@\"")
 
