@@ -9,8 +9,8 @@ char *artifact_path_normalise(const char *path)
 {
     g_auto(GStrv) segments = g_strsplit(path, "/", -1);
     g_autoptr(GPtrArray) kept = g_ptr_array_new();
-    bool home = strcmp(segments[0] ? segments[0] : "", "~") == 0;
     g_autofree char *joined = NULL;
+    bool has_tilde;
 
     for (char **segment = segments; *segment; segment++) {
         if (strcmp(*segment, "..") == 0)
@@ -18,8 +18,11 @@ char *artifact_path_normalise(const char *path)
         if (**segment && strcmp(*segment, ".") != 0)
             g_ptr_array_add(kept, *segment);
     }
-    if (kept->len == 0 || (home && kept->len == 1) || strlen(path) > PATH_MAX_BYTES ||
-        !g_utf8_validate(path, -1, NULL))
+    if (kept->len == 0 || strlen(path) > PATH_MAX_BYTES || !g_utf8_validate(path, -1, NULL))
+        return NULL;
+    /* "./~/x" is not "~/x", and there is no other way to say it. */
+    has_tilde = *path != '/' && strcmp(kept->pdata[0], "~") == 0;
+    if (has_tilde && (kept->len == 1 || strcmp(segments[0], "~") != 0))
         return NULL;
     g_ptr_array_add(kept, NULL);
     joined = g_strjoinv("/", (char **)kept->pdata);

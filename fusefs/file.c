@@ -20,6 +20,8 @@ static struct fs_file *file_new(struct inode *inode, int flags)
 
     file->inode = inode;
     file->flags = flags;
+    file->link.data = file;
+    g_queue_push_tail_link(&inode->files, &file->link);
     inode->handles++;
     if ((flags & O_ACCMODE) != O_RDONLY)
         inode->writers++;
@@ -305,6 +307,7 @@ void fs_release(struct fs *fs, struct fs_file *file)
     g_autofree char *staged = NULL;
 
     pthread_mutex_lock(&inode->lock);
+    g_queue_unlink(&inode->files, &file->link);
     inode->handles--;
     if ((file->flags & O_ACCMODE) != O_RDONLY)
         inode->writers--;

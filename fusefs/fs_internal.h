@@ -100,6 +100,7 @@ struct inode {
     atomic_bool replaced;
     bool grown; /* another client added to it, since the last open here */
     unsigned handles, readers, writers;
+    GQueue files;                  /* struct fs_file: the handles, by their links */
     unsigned syncing;              /* closes and fsyncs under way */
     struct journal_chain *journal; /* NULL: none of it is told */
     struct layout layout;
@@ -119,6 +120,7 @@ struct inode {
 struct fs_file {
     struct inode *inode;
     int flags;
+    GList link; /* inode->lock; in inode->files */
 };
 
 struct fs {

@@ -4,8 +4,18 @@
 
 #include <string.h>
 
+/* Handles are left only where the filesystem ends under them. */
+static void free_files(struct inode *inode)
+{
+    GList *link;
+
+    while ((link = g_queue_pop_head_link(&inode->files)))
+        g_free(link->data);
+}
+
 static void inode_free(struct fs *fs, struct inode *inode)
 {
+    free_files(inode);
     journal_end(fs, inode);
     g_clear_pointer(&inode->upload, upload_free);
     layout_clear(&inode->layout);

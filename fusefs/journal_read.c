@@ -236,7 +236,7 @@ static struct journal_entry *read_chain(const struct reader *reader, uint64_t po
     if (image + records * sizeof(struct journal_record) > reader->size)
         return NULL;
     stream = read_stream(reader, pos, image + records * sizeof(struct journal_record));
-    if (stream->len < head->image_bytes ||
+    if (!head->image_bytes || stream->len < head->image_bytes ||
         journal_hash(stream->data, head->image_bytes, head->generation) != head->image_check)
         return NULL;
     entry = g_new0(struct journal_entry, 1);

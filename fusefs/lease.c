@@ -147,6 +147,17 @@ static bool wait_beat(struct lease *lease, int64_t due_ms)
     return go_on;
 }
 
+/* A beat that fails is no news while others may follow in time: half of its life is over. */
+static bool is_at_risk(struct lease *lease)
+{
+    bool at_risk;
+
+    pthread_mutex_lock(&lease->lock);
+    at_risk = !lease->lost && now_ms() + lease->ttl_ms / 2 >= lease->sure_until_ms;
+    pthread_mutex_unlock(&lease->lock);
+    return at_risk;
+}
+
 static void *beat_main(void *user)
 {
     struct lease *lease = user;
@@ -157,9 +168,11 @@ static void *beat_main(void *user)
         g_autoptr(GError) error = NULL;
         bool ok = lease_beat(lease, &error);
 
-        if (!ok && !complained && lease_is_held(lease))
+        if (!ok && !complained && is_at_risk(lease)) {
             log_warning("%s", error->message);
-        complained = !ok;
+            complained = true;
+        }
+        complained = complained && !ok;
     }
     return NULL;
 }

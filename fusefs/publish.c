@@ -38,6 +38,8 @@ static void begin_publish(struct publish *p)
 
     inode->publishing = true;
     inode->version++;
+    if (inode->rewritten) /* should it land and nobody know, its lineage tells that it was ours */
+        journal_image(p->fs, inode);
     p->data = inode->data_dirty;
     p->rewritten = inode->rewritten;
     p->attrs_explicit = inode->attrs_explicit;

@@ -278,6 +278,21 @@ static bool upload_once(struct store *root, const char *sha256, const char *refe
     return found || upload(root, key, fd, size, error);
 }
 
+/* What is full is not DIR, nor the store. */
+static bool pack(const char *dir, GPtrArray *files, int fd, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (code_pack(dir, files, fd, &why))
+        return true;
+    if (error_is(why, ENOSPC))
+        return error_set_errno(error, ENOSPC,
+                               "%s has no room for the snapshot: free some, or set TMPDIR",
+                               g_get_tmp_dir());
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
+}
+
 bool code_save(struct store *root, const char *dir, const char *reference, char **sha256,
                GError **error)
 {
@@ -288,7 +303,7 @@ bool code_save(struct store *root, const char *dir, const char *reference, char 
 
     if (files)
         warn_if_large(dir, files);
-    if (!files || (fd = temporary_file(error)) < 0 || !code_pack(dir, files, fd, error) ||
+    if (!files || (fd = temporary_file(error)) < 0 || !pack(dir, files, fd, error) ||
         !hash_file(fd, &name, &size, error))
         return false;
     if (!upload_once(root, name, reference, fd, size, error)) {

@@ -236,18 +236,26 @@ static void take_metadata(const struct http_request *http, struct store_object *
     }
 }
 
+/* 0: there is no such header, or none that nanoseconds can tell. */
+static int64_t header_ns(const struct http_request *http, const char *name)
+{
+    const char *text = http_header(http, name);
+    time_t time = text ? http_date(text) : -1;
+
+    return time > 0 && time < INT64_MAX / NS_PER_S ? (int64_t)time * NS_PER_S : 0;
+}
+
 static void take_object(struct s3_op *op)
 {
     struct store_object *object = &op->call->object;
     const struct http_request *http = &op->http;
-    const char *etag = http_header(http, "etag"), *modified = http_header(http, "last-modified");
-    time_t mtime = modified ? http_date(modified) : -1;
+    const char *etag = http_header(http, "etag");
 
     store_object_clear(object);
     object->key = g_strdup(op->call->key);
     object->etag = etag ? s3_unquote(etag) : NULL;
     object->size_bytes = object_size(http);
-    object->mtime_ns = mtime > 0 && mtime < INT64_MAX / NS_PER_S ? (int64_t)mtime * NS_PER_S : 0;
+    object->mtime_ns = header_ns(http, "last-modified");
     take_metadata(http, object);
 }
 
@@ -430,14 +438,6 @@ static bool is_about_checksums(const struct s3_op *op, const struct s3_error *fo
                                 (op->http.status == 400 && strstr(message, "x-amz-checksum-")));
 }
 
-static void take_time(struct s3_op *op)
-{
-    const char *date = http_header(&op->http, "date");
-    time_t now = date ? http_date(date) : -1;
-
-    op->call->answered_ns = now > 0 && now < YEAR_10000_S ? (int64_t)now * NS_PER_S : 0;
-}
-
 bool s3_answer_take(struct s3_op *op, char **code, GError **error)
 {
     const GString *body = op->http.body;
@@ -449,7 +449,7 @@ bool s3_answer_take(struct s3_op *op, char **code, GError **error)
         s3_xml_error(body->str, body->len, &found);
     if (is_success(&op->http) && !found.code) {
         ok = take(op, error);
-        take_time(op);
+        op->call->answered_ns = header_ns(&op->http, "date");
     } else {
         ok = is_failure_a_success(op, found.code);
         op->is_checksum_refused = is_about_checksums(op, &found);
@@ -477,6 +477,6 @@ enum s3_landed s3_answer_landed(struct s3_op *op)
         return S3_NOT_OURS;
     g_free(op->call->object.etag);
     op->call->object.etag = s3_unquote(etag);
-    take_time(op);
+    op->call->answered_ns = header_ns(&op->http, "date");
     return S3_OURS;
 }

@@ -53,6 +53,7 @@ static void read_answer(struct s3_op *op)
     if (error)
         g_assert(g_utf8_validate(error->message, -1, NULL) && error->code);
     g_assert(!ok || op->call->received_bytes <= sizeof(buffer));
+    g_assert(op->call->object.size_bytes <= INT64_MAX);
     g_clear_error(&error);
     s3_answer_landed(op);
 }

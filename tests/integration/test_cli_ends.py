@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -221,3 +222,23 @@ def test_what_a_run_made_is_saved_though_it_was_called_lost(world):
     world.assert_nothing_left()
     assert world.files(name) == ["out/a"]
     assert world.document(name)["state"]["reason"] == "runner lost"
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="mounts a small disk")
+@pytest.mark.parametrize("options", [(), ("--remote",)])
+def test_a_full_temporary_directory_is_said(world, tmp_path, options):
+    """The code does not fit: nothing has begun, and nothing stays. With room it does."""
+    small = tmp_path / "small"
+    small.mkdir()
+    (world.repo / "data").write_bytes(os.urandom(3_000_000))
+    world.write("workflows:\n  - {name: a, provider: bash, commands: [ls data]}\n")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+    try:
+        world.environment["TMPDIR"] = str(small)
+        message = world.refuses("run", "a", *options)
+        assert "No space left on device" in message and str(small) in message
+        world.assert_nothing_made()
+        assert os.listdir(small) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    world.ok("run", "a", *options)

@@ -23,7 +23,7 @@ from fault_proxy import Proxy
 from test_faults import LONG, MIB, SANITIZER, seed, through, uploads
 
 ROOT = pathlib.Path(__file__).parents[2]
-OPTIONS = ("--part-size", "5MiB", "--sync-interval", "60000", "--lease-ttl", "4")
+OPTIONS = ("--part-size", "5MiB", "--sync-interval", "60000")
 
 
 # What a mount says of files that an earlier one had not saved (test_journal.py looks at them).
@@ -83,8 +83,7 @@ def test_kill_9_at_any_moment(s3_store, directory):
     number = seed()
     chance = random.Random(number)
     record = Record()
-    options = (*OPTIONS[:-1], "60")
-    mount = Mount(s3_store, directory, *options)
+    mount = Mount(s3_store, directory, *OPTIONS)
     try:
         for _ in range(100 if LONG else 6):
             is_over = threading.Event()
@@ -100,7 +99,7 @@ def test_kill_9_at_any_moment(s3_store, directory):
             mount.log.close()
             subprocess.run(["fusermount3", "-u", str(mount.path)], check=True, timeout=10)
             began = time.monotonic()
-            mount = Mount(s3_store, directory, *options)    # the same host's dead process: at once
+            mount = Mount(s3_store, directory, *OPTIONS)    # the same host's dead process: at once
             assert time.monotonic() - began < 30
             assert uploads(s3_store) == []
             assert s3_store.keys(".dstack-mount/") == [".dstack-mount/lease"]
@@ -247,7 +246,7 @@ def test_unmounts_under_busy_writers(option, s3_store, directory):
             assert "busy" in result.stderr.decode()
             mount.stop()
         else:
-            assert mount.process.wait(30) == 0  # with the last file
+            assert mount.process.wait(30) == 0, mount.log_path.read_text()  # with the last file
         for i in range(3):
             assert s3_store.read(f"f{i}") == b"".join(bytes([n]) * MIB for n in range(12))
         assert uploads(s3_store) == [] and s3_store.keys(".dstack-mount/") == []
@@ -291,13 +290,14 @@ class Server:
 def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
     path = pathlib.Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))  # short: it holds sockets
     server = Server(path)
+    mount = None
     try:
         monkeypatch.setenv("DSTACK_TEST_RGW", f"http://127.0.0.1:{server.port}")
         monkeypatch.setenv("DSTACK_TEST_RGW_KEY", "testkey")
         monkeypatch.setenv("DSTACK_TEST_RGW_SECRET", "testsecret")
         store = S3Store()
         store.client.create_bucket(Bucket=store.bucket)
-        mount = Mount(store, directory, *OPTIONS)
+        mount = Mount(store, directory, *OPTIONS, "--lease-ttl", "4")
         saved = {}
 
         def write(index):
@@ -315,13 +315,20 @@ def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
                 durable = dict(saved)
                 time.sleep(2)
                 server.start()
-            for one in work:
-                one.result(180)
+            try:
+                for one in work:
+                    one.result(180)
+            except BaseException:
+                print(mount.status(), mount.log_path.read_text())
+                mount.kill()    # else the writers wait, and we for them
+                raise
         assert len(durable) > 0
         for name, data in saved.items():
             assert store.read(name) == data, name
         mount.stop(bad_log=SANITIZER)
         assert uploads(store) == []
     finally:
+        if mount:
+            mount.kill()
         server.stop()
         shutil.rmtree(path, ignore_errors=True)

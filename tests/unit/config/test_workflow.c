@@ -136,7 +136,8 @@ Test(workflow, refuses_two_of_a_name)
 
 Test(workflow, refuses_artifacts_outside)
 {
-    static const char *const paths[] = {"/", "//", "..", "a/../..", "../x", "~", "~/", ".", "''"};
+    static const char *const paths[] = {"/",  "//",  "..",      "a/../..", "../x", "~",
+                                        "~/", "./~", "././~/x", ".",       "''"};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(paths); i++) {
         g_autofree char *text =

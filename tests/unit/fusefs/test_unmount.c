@@ -32,3 +32,18 @@ Test(unmount, waits_for_what_is_read_ahead, .timeout = 30)
     store_unref(store);
     store_unref(below);
 }
+
+/* A signal ends the mount, and a program has files open: what they took is given back. */
+Test(unmount, gives_back_what_is_still_open, .init = set_up, .timeout = 30)
+{
+    struct fs_file *file, *again;
+    struct stat st;
+    bool keep;
+
+    file = create("f", &st);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDONLY, &again, &keep), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, "x", 1), 0);
+    cr_assert(fs_drain(fs, 0, NULL));
+    fs_free(fs);
+    store_unref(store);
+}
