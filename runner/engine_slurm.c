@@ -290,6 +290,9 @@ static void judge_signal(const struct slurm_job *job, struct engine_signal *sign
     if (job->is_preempted || job->is_requeued) {
         signal->is_interruption = true;
         signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
+    } else if (job->complaint) { /* of another rank's node */
+        signal->ends = RUN_FAILED;
+        signal->why = g_strdup(job->complaint);
     } else if (g_strcmp0(job->state, "CANCELLED") == 0 ||
                g_strcmp0(job->state, "COMPLETING") == 0) { /* cancelled, and still here */
         signal->why = g_strdup("its job was cancelled in Slurm");

@@ -128,7 +128,7 @@ class Cluster(World):
     def assert_nothing_left(self):
         def remains():
             keys = [k for k in self.remote.keys()
-                    if k.endswith((".beat", ".stop")) or "/.dstack-mount/" in k]
+                    if k.endswith((".beat", ".stop")) or ".rank-" in k or "/.dstack-mount/" in k]
             return (processes_of(self.home), mounts_below(self.home),
                     list((self.home / "work").glob("*")), keys)
         wait_for(lambda: not any(remains()), 20, f"the end of {remains()}")
@@ -456,6 +456,74 @@ def test_two_nodes(cluster, slurm):
     assert "rank 1: exit status 7" in state["reason"]
     cluster.ok("rm", "-y", good)
     assert not [k for k in cluster.remote.keys() if good in k]
+    cluster.assert_nothing_left()
+
+
+ENDS = """
+rank=$DSTACK_NODE_RANK
+trap 'sleep 0.5; echo saved > live/$DSTACK_RUN_ATTEMPT-$rank; exit 1' TERM
+[ -z "$DSTACK_RESUMED" ] || { echo "resumed $(ls live | tr '\\n' ' ')"; exit 0; }
+echo up
+sleep 60 & wait $!"""
+
+
+def runners(name, rank):
+    """The processes of dstack-runner that rank RANK of NAME has: the keeper, then the worker."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            mine = f"SLURM_PROCID={rank}".encode() in (process / "environ").read_bytes().split(b"\0")
+            if words[0].endswith(b"/dstack-runner") and name.encode() in words and mine:
+                found.append(int(process.name))
+        except OSError:
+            pass
+    return sorted(found)
+
+
+def begin_ranks(cluster, *workflows):
+    names = [cluster.submit(workflow) for workflow in workflows]
+    for name in names:
+        for rank in "0", "1":
+            wait_for(lambda: "up" in cluster.ok("logs", name, "--rank", rank), LIMIT_S, f"rank {rank} is up")
+    return names
+
+
+def saved_by(cluster, name):
+    return sorted(key.rsplit("/", 1)[1] for key in cluster.remote.keys("artifacts/") if f"/{name}/" in key)
+
+
+def test_no_rank_ends_alone(cluster, slurm):
+    """One that is told to end, and one whose runner dies, end the run; what the others hold is saved."""
+    more = {"nodes": 2, "resources": "{cpu: 1}"}
+    cluster.write(workflows(workflow("ends", ENDS, [("live", True)], **more),
+                            workflow("again", ENDS, [("live", True)], retry="{attempts: 2}", **more)))
+    told, killed = begin_ranks(cluster, "ends", "again")
+    os.kill(runners(told, 1)[0], signal.SIGTERM)
+    os.kill(runners(killed, 1)[1], signal.SIGKILL)
+    state = cluster.wait_state(told, *FINAL)
+    assert state["status"] == "stopped" and state["reason"] == "rank 1: SIGTERM in its Slurm job", state
+    assert saved_by(cluster, told) == ["1-0", "1-1"]
+    assert "dstack: rank 1: SIGTERM in its Slurm job: it ends here, too" in cluster.output(told)
+    state = cluster.wait_state(killed, *FINAL)
+    text = cluster.output(killed)
+    assert (state["status"], state["attempt"]) == ("done", 2), (state, text)
+    assert "dstack: rank 1: its runner died: it ends here, too" in text
+    assert "resumed 1-0" in text and saved_by(cluster, killed)[0] == "1-0"
+    cluster.assert_nothing_left()
+
+
+def test_two_nodes_are_preempted(cluster, slurm):
+    cluster.write(workflows(workflow("ends", ENDS, [("live", True)], nodes=2,
+                                     resources="{cpu: 1, interruptible: true}")))
+    (name,) = begin_ranks(cluster, "ends")
+    slurm.preempt("n2")
+    state = cluster.wait_state(name, *FINAL)
+    for rank in "0", "1":
+        text = cluster.ok("logs", name, "--rank", rank)
+        assert (state["status"], state["attempt"]) == ("done", 2), (state, text)
+        assert re.search(r"^dstack: preempted: \d\.\d s are left", text, re.M), text
+        assert "resumed 1-0 1-1" in text, text
     cluster.assert_nothing_left()
 
 
