@@ -379,6 +379,9 @@ def test_what_the_cluster_cannot_give_is_refused(cluster):
         assert "2 CPUs, 4000 MB, no GPU" in message, message
     cluster.configure("--slurm-partition", "nowhere")
     assert "no partition nowhere; it has: spot, hi" in cluster.refuses("run", "one", "--remote")
+    for option, why in (("--job-name=x", "found by it"), ("-o/tmp/x", "dstack logs"), ("--requeue", "interruptible")):
+        assert why in cluster.refuses("config", "--storage", cluster.remote.url, *cluster.remote.arguments,
+                                      "--engine", "slurm", f"--slurm-option={option}")
     cluster.configure("--slurm-option", "--no-such-option")
     assert "no-such-option" in cluster.refuses("run", "one", "--remote")
     cluster.configure()
