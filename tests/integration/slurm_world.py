@@ -176,7 +176,8 @@ def kill_all(cluster, name, rank=None):
             try:
                 process = pathlib.Path(f"/proc/{pid}")
                 environment = (process / "environ").read_bytes()
-                mine = rank is None or f"SLURM_PROCID={rank}".encode() in environment.split(b"\0")
+                mine = rank is None or {f"SLURM_PROCID={rank}".encode(), b"SLURM_STEP_ID=0"} <= \
+                    set(environment.split(b"\0"))
                 if mine and name.encode() in (process / "cmdline").read_bytes() + environment:
                     os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, FileNotFoundError):

@@ -55,7 +55,7 @@ def assert_counted(cluster, name):
     assert state["status"] == "done", (name, state, cluster.output(name))
     assert f"counted {FAR}" in cluster.output(name)
     prefix = next(k for k in cluster.remote.keys("artifacts/") if f"/{name}/out/" in k).rsplit("/", 1)[0]
-    found = cluster.remote.texts(prefix)
+    found = {key: text for key, text in cluster.remote.texts(prefix).items() if "/.dstack-" not in key}
     assert found == {f"{prefix}/{n:04}": f"{n}\n".encode() for n in range(FAR)}, name
     return state["attempt"]
 
