@@ -4,6 +4,7 @@
 #include "config/error.h"
 #include "config/paths.h"
 #include "config/schema.h"
+#include "config/slurm_options.h"
 
 #include <string.h>
 #include <sys/file.h>
@@ -90,6 +91,9 @@ static bool read_slurm(const char *file, const struct yaml_node *remote,
         !schema_texts(file, map, "options", true, &slurm->options, error))
         return false;
     host = yaml_node_get(map, "submit_host");
+    for (char **option = slurm->options; option && *option; option++)
+        if (!slurm_option_check(*option, &why))
+            return schema_error(file, yaml_node_get(map, "options"), error, "%s", why->message);
     return !slurm->submit_host || slurm_submit_host_check(slurm->submit_host, &why) ||
            schema_error(file, host, error, "%s", why->message);
 }

@@ -13,6 +13,7 @@
 #include "fusefs/journal.h"
 #include "fusefs/lease.h"
 #include "fusefs/status.h"
+#include "fusefs/stop_signals.h"
 #include "storage/remote.h"
 
 #include <fcntl.h>
@@ -43,6 +44,7 @@ struct program {
     char *endpoint, *region, *profile, *cacert, *status_file;
     char *budget, *part_size, *mode_name, **mount_options, *journal_dir;
     int sync_interval_ms, attr_ttl_ms, drain_timeout_s, lease_ttl_s;
+    int parent; /* a process; 0: none */
     gboolean foreground, virtual_host, version, no_journal;
     enum mode mode;
     char *other_options;
@@ -91,6 +93,8 @@ static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GErr
          "DIR"},
         {"no-journal", 0, 0, G_OPTION_ARG_NONE, &p->no_journal,
          "Keep it in memory alone, and leave alone what an earlier crash left", NULL},
+        {"parent", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_INT, &p->parent,
+         "Heed signals of this process alone, while it is the parent", "PID"},
         {"status-file", 0, 0, G_OPTION_ARG_FILENAME, &p->status_file,
          "Keep the state here, as JSON", "FILE"},
         {"version", 0, 0, G_OPTION_ARG_NONE, &p->version, "Print the version", NULL},
@@ -286,7 +290,7 @@ static void report_ready(void *user)
 }
 
 /* Saves what is dirty, until the time is over or a second signal says that it is enough. */
-static void drain(struct program *p, const sigset_t *signals)
+static void drain(struct program *p)
 {
     int64_t until = g_get_monotonic_time() + p->drain_timeout_s * G_USEC_PER_SEC;
     g_autoptr(GPtrArray) unsaved = NULL;
@@ -296,14 +300,12 @@ static void drain(struct program *p, const sigset_t *signals)
         return;
     set_status(p, "draining", NULL, NULL);
     while (!saved && !abandoned) {
-        struct timespec none = {0, 0};
-
         g_clear_pointer(&unsaved, g_ptr_array_unref);
         saved = fs_drain(p->fs, 200, &unsaved);
         if (!saved && fs_is_hopeless(p->fs))
             break;
         abandoned = !saved && ((p->drain_timeout_s && g_get_monotonic_time() >= until) ||
-                               sigtimedwait(signals, NULL, &none) > 0);
+                               stop_signals_wait(p->parent, 0));
     }
     if (saved)
         return;
@@ -319,25 +321,13 @@ static void drain(struct program *p, const sigset_t *signals)
     }
 }
 
-static void set_signals(sigset_t *signals)
-{
-    sigemptyset(signals);
-    sigaddset(signals, SIGTERM);
-    sigaddset(signals, SIGINT);
-    sigaddset(signals, SIGHUP);
-}
-
 static void *signal_main(void *user)
 {
     struct program *p = user;
-    sigset_t signals;
-    int number;
 
-    set_signals(&signals);
-    sigwait(&signals, &number);
-    if (number == SIGHUP && !isatty(STDERR_FILENO))
+    if (stop_signals_wait(p->parent, -1) == SIGHUP && !isatty(STDERR_FILENO))
         log_info("SIGHUP: saving and unmounting");
-    drain(p, &signals);
+    drain(p);
     fuse_ops_exit(p->ops);
     return NULL;
 }
@@ -351,7 +341,6 @@ static gboolean mount_and_serve(struct program *p, const char *url, GError **err
         .ready = report_ready,
         .user = p,
     };
-    sigset_t signals;
     gboolean ok;
 
     p->ops = fuse_ops_mount(p->fs, p->mountpoint, &options, error);
@@ -362,8 +351,7 @@ static gboolean mount_and_serve(struct program *p, const char *url, GError **err
         return error_set(error, EAGAIN, "cannot start a thread");
     }
     ok = fuse_ops_run(p->ops, error);
-    set_signals(&signals);
-    drain(p, &signals); /* unmounted by somebody else: nothing was drained yet */
+    drain(p); /* unmounted by somebody else: nothing was drained yet */
     pthread_kill(p->signal_thread, SIGHUP);
     pthread_join(p->signal_thread, NULL);
     fuse_ops_unmount(p->ops);
@@ -533,7 +521,6 @@ int main(int argc, char **argv)
 {
     g_auto(Program) p = {.ready_fd = -1};
     g_autoptr(GError) error = NULL;
-    sigset_t signals;
 
     mallopt(M_ARENA_MAX, 2); /* what one worker frees is of use to the others */
     fd_fill_standard();      /* what is opened later shall not be taken for one of them */
@@ -558,8 +545,7 @@ int main(int argc, char **argv)
         if (parent)
             return parent - 1;
     }
-    set_signals(&signals);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* every thread inherits it; one waits for them */
+    stop_signals_block(); /* every thread inherits it; one waits for them */
     signal(SIGPIPE, SIG_IGN);
     if (!serve(&p, &error)) {
         report_failure(&p, error);

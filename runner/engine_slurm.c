@@ -13,7 +13,7 @@
 #include "runner/slurm_script.h"
 #include <string.h>
 
-enum { WARN_S = 30, INSIDE_MS = 3000, LATE_MS = 1000, LEFT_MAX_MS = 600000 };
+enum { INSIDE_MS = 3000 };
 #define MIB (UINT64_C(1024) * 1024)
 
 /* A job's name, taken apart. Foreign: it comes out of a document. */
@@ -95,8 +95,8 @@ static char **sbatch_arguments(const struct slurm_settings *slurm, const struct 
     g_ptr_array_add(argv, g_strdup("--chdir=/"));
     g_ptr_array_add(argv, g_strdup("--output=/dev/null"));
     add(argv, "--job-name=", name);
-    g_ptr_array_add(
-        argv, g_strdup_printf("--signal=%sTERM@%d", run->lifetime.nodes > 1 ? "" : "B:", WARN_S));
+    g_ptr_array_add(argv, g_strdup_printf("--signal=%sTERM@%d",
+                                          run->lifetime.nodes > 1 ? "" : "B:", SLURM_WARN_S));
     g_ptr_array_add(argv, g_strdup(run_wants_restarts(run) ? "--requeue" : "--no-requeue"));
     add_resources(argv, run, constraint);
     add(argv, "--partition=", slurm_partition(slurm, run));
@@ -282,27 +282,6 @@ static bool is_restart(const struct run *run)
     return ours && count && g_ascii_strtoll(count, NULL, 10) > 0;
 }
 
-static void judge_signal(const struct slurm_job *job, struct engine_signal *signal)
-{
-    int64_t left_s = job->end_s ? job->end_s - run_now_ms() / 1000 : -1;
-
-    signal->left_ms = job->end_s ? CLAMP(left_s * 1000, LATE_MS, LEFT_MAX_MS) : -1;
-    if (job->is_preempted || job->is_requeued) {
-        signal->is_interruption = true;
-        signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
-    } else if (g_strcmp0(job->state, "CANCELLED") == 0 ||
-               g_strcmp0(job->state, "COMPLETING") == 0) { /* cancelled, and still here */
-        signal->why = g_strdup("its job was cancelled in Slurm");
-    } else if (left_s > 0 && left_s <= 3 * WARN_S) {
-        signal->ends = RUN_FAILED;
-        signal->why = g_strdup_printf("Slurm's time limit (%s) was reached",
-                                      job->time_limit ? job->time_limit : "?");
-    } else {
-        signal->left_ms = -1;
-        signal->why = g_strdup("SIGTERM in its Slurm job");
-    }
-}
-
 static void explain_signal(const struct run *run, struct engine_signal *signal)
 {
     g_autoptr(GError) error = NULL;
@@ -313,7 +292,7 @@ static void explain_signal(const struct run *run, struct engine_signal *signal)
     if (!own_place(run, &place))
         return;
     if (ask(&place, INSIDE_MS, &job, &error)) {
-        judge_signal(&job, signal);
+        slurm_job_judge_signal(&job, run_now_ms(), signal);
     } else { /* to go on elsewhere loses nothing, whatever it was */
         signal->is_interruption = run_wants_restarts(run);
         signal->why = g_strdup(error->message);

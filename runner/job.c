@@ -35,10 +35,11 @@ struct job {
     struct launch launch;
     struct job_end end;
     int signals;
-    int64_t step_us;     /* when the last step of an interruption was done */
-    bool keep_work_dir;  /* it holds what could not be saved */
-    bool is_interrupted; /* the machine goes before all is done: it is to begin again */
-    GError *taken;       /* the document is no longer ours, or cannot be written: stop writing */
+    int64_t step_us;         /* when the last step of an interruption was done */
+    bool keep_work_dir;      /* it holds what could not be saved */
+    bool is_interrupted;     /* the machine goes before all is done: it is to begin again */
+    struct rank_end own_end; /* for rank 0, when all is settled */
+    GError *taken; /* the document is no longer ours, or cannot be written: stop writing */
 };
 
 /* --- the document --- */
@@ -137,16 +138,6 @@ static bool begin_again(struct job *job, GError **error)
             run_store_move(job->root, run, RUN_SUBMITTED, NULL, error));
 }
 
-static void own(struct run *run)
-{
-    g_free(run->owner.host);
-    g_free(run->owner.machine);
-    run->owner.host = g_strdup(g_get_host_name());
-    run->owner.machine = machine_id();
-    run->owner.pid = getpid();
-    run->owner.start_ticks = process_start_ticks(getpid());
-}
-
 static bool take(struct job *job, GError **error)
 {
     struct run *run = job->run;
@@ -161,7 +152,7 @@ static bool take(struct job *job, GError **error)
     if (run->status != RUN_SUBMITTED)
         return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
                          run_status_name(run->status));
-    own(run);
+    run_own(run);
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();
     if (work_dir_create(run, &bad)) {
@@ -178,17 +169,32 @@ static bool take(struct job *job, GError **error)
 
 /* --- the steps --- */
 
+static void say_why(struct job *job)
+{
+    g_autofree char *why = job_watch_why(&job->watch, NULL);
+    int64_t left_ms = job_watch_left_ms(&job->watch);
+
+    job->step_us = g_get_monotonic_time();
+    if (!why && job->watch.ranks) {
+        struct rank_end end;
+
+        ranks_verdict(job->watch.ranks, &end);
+        why = rank_end_text(&end);
+        rank_end_clear(&end);
+    }
+    if (left_ms >= 0)
+        say(job, "%s: %.1f s are left to end and save", why, (double)left_ms / 1000);
+    else
+        say(job, "%s: it ends here, too", why ? why : "another rank has ended");
+}
+
 static void note_wish(enum stop_wish wish, void *user)
 {
     struct job *job = user;
     enum run_status to = wish == STOP_ABORT ? RUN_ABORTING : RUN_STOPPING;
 
     if (wish == STOP_INTERRUPT) {
-        g_autofree char *why = job_watch_why(&job->watch, NULL);
-
-        job->step_us = g_get_monotonic_time();
-        say(job, "%s: %.1f s are left to end and save", why,
-            (double)job_watch_left_ms(&job->watch) / 1000);
+        say_why(job);
     } else if (job->run->status != to)
         move(job, to, NULL);
 }
@@ -237,10 +243,13 @@ static void say_step(struct job *job, const char *what)
 {
     int64_t now_us = g_get_monotonic_time();
 
+    int64_t left_ms = job_watch_left_ms(&job->watch);
+    g_autofree char *left =
+        left_ms < 0 ? NULL : g_strdup_printf("; %.1f s are left", (double)left_ms / 1000);
+
     if (job->is_interrupted)
-        say(job, "%s, after %.2f s; %.1f s are left", what,
-            (double)(now_us - job->step_us) / G_USEC_PER_SEC,
-            (double)job_watch_left_ms(&job->watch) / 1000);
+        say(job, "%s, after %.2f s%s", what, (double)(now_us - job->step_us) / G_USEC_PER_SEC,
+            left ? left : "");
     job->step_us = now_us;
 }
 
@@ -353,31 +362,86 @@ static bool start_again(const struct run *run, GError **error)
     return engine && engine->start_again(run, error);
 }
 
-/* Rank 0 ends last, and as badly as any other; the others say how they ended. */
-static void meet_ranks(struct job *job)
+/* How this rank ended, for the others. */
+static void own_end(struct job *job, struct rank_end *end)
 {
-    const struct run *run = job->run;
-    g_autoptr(GError) error = NULL;
-    g_autofree char *failed = NULL;
-    enum stop_wish wish = job_watch_wish(&job->watch);
+    enum run_status ends;
+    g_autofree char *why = job_watch_why(&job->watch, &ends);
 
-    if (run->lifetime.nodes <= 1)
-        return;
-    if (run->rank) {
-        if (!ranks_report(job->root, run, job->end.reason ? 1 : 0, job->end.reason, &error))
-            fail(job, error);
-        return;
+    *end = (struct rank_end){.status = RUN_DONE, .rank = job->run->rank};
+    if (job_watch_wish(&job->watch) == STOP_ABORT) {
+        end->status = RUN_ABORTED;
+    } else if (job->run->status == RUN_STOPPING) {
+        end->status = ends;
+        end->why = g_steal_pointer(&why);
+    } else if (job->is_interrupted && why) {
+        end->status = RUN_INTERRUPTED;
+        end->why = g_steal_pointer(&why);
+    } else if (job->end.reason) {
+        end->status = RUN_FAILED;
+        end->why = g_strdup(job->end.reason);
+    } else if (job->is_interrupted) {
+        ranks_verdict(job->watch.ranks, end);
     }
-    if (wish != STOP_ABORT && !job->end.reason &&
-        !ranks_wait(job->root, run, &job->watch, &failed, &error))
-        fail(job, error);
-    if (job_watch_wish(&job->watch) == STOP_INTERRUPT && wish == STOP_NONE)
-        job->is_interrupted = true; /* ours had ended; others had not */
-    if (failed && !job->end.reason)
-        job->end.reason = g_steal_pointer(&failed);
 }
 
-/* srun ends the other ranks when one ends badly. */
+/* Rank 0: the run ends as badly as any of them. */
+static void heed_ranks(struct job *job)
+{
+    const struct rank_end *own = &job->own_end;
+    struct rank_end end;
+    g_autofree char *why = NULL;
+
+    ranks_verdict(job->watch.ranks, &end);
+    why = rank_end_text(&end);
+    if (own->status == RUN_ABORTED || job->run->status == RUN_STOPPING ||
+        (own->status == RUN_INTERRUPTED && own->rank == 0) || end.status == RUN_DONE) {
+        /* as it would alone */
+    } else if (end.status == RUN_INTERRUPTED) {
+        job_watch_end_attempt(&job->watch, why);
+        job->is_interrupted = true;
+    } else if (end.status == RUN_FAILED || own->status == RUN_FAILED) {
+        job->is_interrupted = false;
+        if (!job->end.reason)
+            job->end.reason = g_steal_pointer(&why);
+    } else {
+        job->is_interrupted = false;
+        job_watch_end(&job->watch, RUN_STOPPED, why);
+    }
+    if (end.status != RUN_DONE && job_watch_wish(&job->watch) == STOP_GRACEFUL)
+        note_wish(STOP_GRACEFUL, job);
+    rank_end_clear(&end);
+}
+
+static void tell_end(struct job *job)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!ranks_tell_end(job->root, job->run, &job->own_end, &error))
+        fail(job, error);
+}
+
+/* Rank 0 ends last; the others say how they ended, when all of theirs is saved. One that lives is
+ * waited for, however long it saves. */
+static void meet_ranks(struct job *job)
+{
+    struct ranks *ranks = job->watch.ranks;
+
+    if (!ranks)
+        return;
+    own_end(job, &job->own_end);
+    if (job->run->rank)
+        return;
+    if (job->own_end.status != RUN_DONE)
+        tell_end(job);
+    while (!ranks_have_ended(ranks) && !__atomic_load_n(&job->watch.over, __ATOMIC_ACQUIRE))
+        g_usleep(LOOK_AGAIN_MS * 1000);
+    if (!ranks_have_ended(ranks)) /* out of time */
+        job->is_interrupted = true;
+    heed_ranks(job);
+}
+
+/* For Slurm's books. */
 static bool end_as_rank(const struct job *job, GError **error)
 {
     if (job->run->lifetime.nodes <= 1 || !job->end.reason)
@@ -410,8 +474,10 @@ static bool run_taken(struct job *job, GError **error)
     notices_stop(notices);
     job_watch_stop(&job->watch);
     launch_clear(&job->launch);
-    if (job->run->rank)
+    if (job->run->rank) {
+        tell_end(job);
         return end_as_rank(job, error);
+    }
     if (!job->taken)
         run_store_remove_signs(job->root, job->run);
     if (!job->taken && job->run->status == RUN_INTERRUPTED)
@@ -422,7 +488,6 @@ static bool run_taken(struct job *job, GError **error)
 /* Another rank than 0 has nothing to take: rank 0 has the run. */
 static bool join(struct job *job, struct run *run, GError **error)
 {
-    own(run);
     run->status = RUN_DOWNLOADING;
     job->run = run;
     return work_dir_create(run, error);
@@ -433,7 +498,14 @@ static bool run_rank(struct job *job, unsigned rank, const struct run *first, GE
     g_autoptr(Run) run = ranks_join(job->root, first->repo, first->name, rank, error);
 
     job->run = run;
-    return run && join(job, run, error) && run_taken(job, error);
+    if (!run)
+        return false;
+    if (!join(job, run, error)) {
+        job->own_end = (struct rank_end){RUN_FAILED, rank, g_strdup((*error)->message)};
+        tell_end(job);
+        return false;
+    }
+    return run_taken(job, error);
 }
 
 bool job_run(struct store *root, const struct run_root *where, const char *repo, const char *name,
@@ -450,6 +522,7 @@ bool job_run(struct store *root, const struct run_root *where, const char *repo,
     fine = ranks_own(run) ? run_rank(&job, ranks_own(run), run, error)
                           : take(&job, error) && run_taken(&job, error);
     g_free(job.end.reason);
+    rank_end_clear(&job.own_end);
     if (job.taken) {
         g_propagate_error(error, job.taken);
         return false;

@@ -13,6 +13,7 @@
 #include "config/error.h"
 #include "config/log.h"
 #include "runner/machine.h"
+#include "runner/oom.h"
 #include "runner/process.h"
 #include "runner/provider.h"
 #include "runner/work_dir.h"
@@ -37,7 +38,8 @@ struct loop {
     pid_t pid;       /* of bash; its process group too */
     int wait_status; /* valid when ended */
     bool ended, killed;
-    int64_t kill_us; /* 0: not ending */
+    uint64_t oom_kills; /* of the machine, before */
+    int64_t kill_us;    /* 0: not ending */
 };
 
 /* To the log, but for secrets. SIZE 0: the end. */
@@ -228,6 +230,17 @@ static void hear_why(struct loop *loop)
         loop->stopping(loop->end->wish, loop->user);
 }
 
+/* Bash's own exit status is that of a command that was killed. */
+static char *failure_text(const struct loop *loop)
+{
+    g_autofree char *text = process_exit_text(loop->wait_status);
+    bool killed = process_exit_code(loop->wait_status) == 128 + SIGKILL && !loop->killed;
+
+    if (killed && oom_kills() > loop->oom_kills)
+        return g_strconcat(text, ", out of memory", NULL);
+    return g_steal_pointer(&text);
+}
+
 bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,
                       struct mounts *mounts, int signals, job_stopping *stopping, void *user,
                       struct job_end *end, GError **error)
@@ -241,7 +254,8 @@ bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log
                         .user = user,
                         .end = end,
                         .signals = signals,
-                        .output = -1};
+                        .output = -1,
+                        .oom_kills = oom_kills()};
 
     if (!start(&loop, error))
         return false;
@@ -253,6 +267,6 @@ bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log
     if (end->exit_code != 0 && end->wish == STOP_NONE)
         hear_why(&loop);
     if (!end->reason && end->wish == STOP_NONE && loop.wait_status != 0)
-        end->reason = process_exit_text(loop.wait_status);
+        end->reason = failure_text(&loop);
     return true;
 }

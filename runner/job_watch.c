@@ -49,6 +49,25 @@ void job_watch_interrupt(struct job_watch *watch, int64_t left_ms, const char *w
     job_watch_ask(watch, STOP_INTERRUPT);
 }
 
+void job_watch_end_attempt(struct job_watch *watch, const char *why)
+{
+    pthread_mutex_lock(&watch->lock);
+    if (!watch->why)
+        watch->why = g_strdup(why);
+    pthread_mutex_unlock(&watch->lock);
+    job_watch_ask(watch, STOP_INTERRUPT);
+}
+
+void job_watch_end(struct job_watch *watch, enum run_status ends, const char *why)
+{
+    pthread_mutex_lock(&watch->lock);
+    watch->ends = ends;
+    g_free(watch->why);
+    watch->why = g_strdup(why);
+    pthread_mutex_unlock(&watch->lock);
+    job_watch_ask(watch, STOP_GRACEFUL);
+}
+
 /* lock held */
 static int64_t left_us(const struct job_watch *watch)
 {
@@ -100,7 +119,22 @@ static void beat(struct job_watch *watch)
 
     if (watch->run->rank == 0 && !store_write(watch->root, key, "", 0, NULL, NULL, &error))
         log_warning("%s", error->message);
+    g_clear_error(&error);
+    if (watch->ranks && !ranks_beat(watch->ranks, &error))
+        log_warning("%s", error->message);
     look_for_successor(watch);
+}
+
+/* What becomes of the run is known when all ranks have ended: see ranks_verdict. */
+static void look_at_ranks(struct job_watch *watch)
+{
+    g_autoptr(GError) error = NULL;
+    bool is_bad;
+
+    if (!ranks_look(watch->ranks, g_get_monotonic_time(), &is_bad, &error))
+        log_warning("%s", error->message);
+    else if (is_bad)
+        job_watch_ask(watch, STOP_INTERRUPT);
 }
 
 void job_watch_look(struct job_watch *watch)
@@ -149,6 +183,8 @@ static void *run_watch(void *user)
         }
         if (now_us >= look_us) {
             job_watch_look(watch);
+            if (watch->ranks)
+                look_at_ranks(watch);
             look_us = now_us + (int64_t)LOOK_EVERY_MS * 1000 / 2;
         }
     } while (pause_looking(watch));
@@ -166,12 +202,7 @@ static void heed_signal(struct job_watch *watch)
     if (signal.is_interruption) {
         job_watch_interrupt(watch, signal.left_ms, signal.why);
     } else {
-        pthread_mutex_lock(&watch->lock);
-        watch->ends = signal.ends;
-        g_free(watch->why);
-        watch->why = g_strdup(signal.why);
-        pthread_mutex_unlock(&watch->lock);
-        job_watch_ask(watch, STOP_GRACEFUL);
+        job_watch_end(watch, signal.ends, signal.why);
     }
     g_free(signal.why);
     __atomic_store_n(&watch->asked, 0, __ATOMIC_RELEASE);
@@ -252,6 +283,7 @@ bool job_watch_start(struct job_watch *watch, struct store *root, const struct r
     watch->signals = open_signals();
     if (watch->fd < 0 || watch->end_fd < 0 || watch->signals < 0)
         return error_set_errno(error, errno, "make an eventfd");
+    watch->ranks = ranks_new(root, run);
     watch->repo = g_strdup(run->repo);
     watch->name = g_strdup(run->name);
     pthread_mutex_init(&watch->lock, NULL);
@@ -272,6 +304,7 @@ void job_watch_stop(struct job_watch *watch)
     close(watch->fd);
     close(watch->end_fd);
     close(watch->signals);
+    ranks_free(watch->ranks);
     g_free(watch->repo);
     g_free(watch->name);
     g_free(watch->why);

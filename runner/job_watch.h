@@ -1,5 +1,5 @@
 /* Beside a running job: shows that its runner lives, and sees why it should end: a wish in the
- * store, a signal of its engine, a cloud's notice.
+ * store, a signal of its engine, a cloud's notice, the end of another rank.
  *
  * threads: one that talks to the store, one that waits for SIGTERM and SIGINT; the atomics below
  * are read by any, and fd becomes readable when one of them changed.
@@ -7,6 +7,7 @@
 #pragma once
 
 #include "runner/engine.h"
+#include "runner/ranks.h"
 #include "runner/run_store.h"
 #include <pthread.h>
 
@@ -20,6 +21,7 @@ struct job_watch {
     struct store *root;
     const struct run *run; /* its spec and engine_job, which do not change */
     const struct engine *engine;
+    struct ranks *ranks; /* NULL: the run has one node */
     char *repo, *name;
     unsigned attempt;
     int signals; /* a signalfd */
@@ -57,8 +59,15 @@ void job_watch_hear(struct job_watch *watch, bool unsure);
  * urgent. */
 void job_watch_interrupt(struct job_watch *watch, int64_t left_ms, const char *why);
 
-/* Of the time until the machine goes: what is left, less a moment for the last word. -1: no
- * interruption. */
+/* The run's attempt is over, and this machine stays: there is time to save. Of several reasons the
+ * first counts. */
+void job_watch_end_attempt(struct job_watch *watch, const char *why);
+
+/* Somebody wants it to stop, or its time is over: as ENDS, which is RUN_STOPPED or RUN_FAILED. */
+void job_watch_end(struct job_watch *watch, enum run_status ends, const char *why);
+
+/* Of the time until the machine goes: what is left, less a moment for the last word. -1: it
+ * stays. */
 int64_t job_watch_left_ms(struct job_watch *watch);
 
 /* Why it ends, the caller's; *ENDS (may be NULL): as what, unless it is interrupted. */

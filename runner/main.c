@@ -10,6 +10,8 @@
 #include "config/log.h"
 #include "runner/job.h"
 #include "runner/lost.h"
+#include "runner/machine.h"
+#include "runner/ranks.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include <locale.h>
@@ -58,6 +60,7 @@ static int work(const struct arguments *arguments)
 /* --- the keeper --- */
 
 static pid_t worker; /* for the signal handler; set before it is installed */
+static uint64_t worker_ticks;
 
 static void pass_on(int number)
 {
@@ -99,7 +102,34 @@ static void end_children(void)
     log_warning("some processes of the job do not end");
 }
 
-static bool settle(const struct arguments *arguments, GError **error)
+/* Or nobody's yet: then it would have been. */
+static bool is_workers(const struct run *run)
+{
+    g_autofree char *machine = machine_id();
+
+    if (!run->owner.host)
+        return run->status == RUN_SUBMITTED;
+    return run->owner.pid == worker && run->owner.start_ticks == worker_ticks &&
+           g_strcmp0(run->owner.machine, machine) == 0;
+}
+
+/* The other ranks are told; another than rank 0 has no more than that to settle, behind its mounts.
+ */
+static bool settle_rank(struct store *root, struct run *run, GError **error)
+{
+    struct rank_end end = {RUN_INTERRUPTED, ranks_own(run), (char *)"its runner died"};
+    bool ours;
+
+    if (!ranks_are_ours(root, run, &ours, error) || !ours)
+        return ours;
+    if (end.rank) {
+        ranks_become(run, end.rank);
+        run_clean_remains(run);
+    }
+    return ranks_tell_end(root, run, &end, error);
+}
+
+static bool settle(const struct arguments *arguments, bool killed, GError **error)
 {
     g_autoptr(Store) root = open_root(&arguments->where, error);
     const struct engine *engine;
@@ -110,8 +140,9 @@ static bool settle(const struct arguments *arguments, GError **error)
     run = run_store_load(root, arguments->repo, arguments->run, error);
     if (!run)
         return false;
-    if (run_status_is_final(run->status) ||
-        (run->owner.host ? run->owner.pid != worker : run->status != RUN_SUBMITTED))
+    if (run->lifetime.nodes > 1 && killed && !settle_rank(root, run, error))
+        return false;
+    if (run_status_is_final(run->status) || ranks_own(run) || !is_workers(run))
         return true;
     if (!run_settle_lost(root, run, NULL, error))
         return false;
@@ -140,7 +171,7 @@ static int keep(const struct arguments *arguments)
     signal(SIGHUP, SIG_IGN);
     block_ends(SIG_UNBLOCK);
     wait_status = wait_worker();
-    if (wait_status != 0 && !settle(arguments, &error))
+    if (wait_status != 0 && !settle(arguments, WIFSIGNALED(wait_status), &error))
         complain(error);
     end_children();
     return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 1;
@@ -209,6 +240,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "dstack-runner: fork: %s\n", g_strerror(errno));
         return 1;
     }
+    worker_ticks = process_start_ticks(worker);
     status = worker == 0 ? work(&arguments) : keep(&arguments);
     arguments_clear(&arguments);
     return status;

@@ -58,6 +58,7 @@ static char **arguments(const struct run_root *root, const struct run *run,
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *drain = g_strdup_printf("%d", DRAIN_S);
+    g_autofree char *parent = g_strdup_printf("%d", (int)getpid());
     char *program = program_find("dstack-mount", error);
 
     if (!program)
@@ -74,6 +75,7 @@ static char **arguments(const struct run_root *root, const struct run *run,
         add_option(argv, "--mode", "shared");
     add_option(argv, "--status-file", mount->status_file);
     add_option(argv, "--drain-timeout", drain);
+    add_option(argv, "--parent", parent);
     add_option(argv, "--endpoint", root->options.endpoint);
     add_option(argv, "--region", root->options.region);
     add_option(argv, "--profile", root->options.profile);

@@ -1,7 +1,9 @@
 #include "runner/restart.h"
 #include "config/error.h"
 #include "config/units.h"
+#include "runner/machine.h"
 #include "runner/run_store.h"
+#include <unistd.h>
 
 bool run_wants_restarts(const struct run *run)
 {
@@ -28,6 +30,16 @@ bool run_may_restart(const struct run *run, char **why_not)
     else
         g_free(why);
     return false;
+}
+
+void run_own(struct run *run)
+{
+    g_free(run->owner.host);
+    g_free(run->owner.machine);
+    run->owner.host = g_strdup(g_get_host_name());
+    run->owner.machine = machine_id();
+    run->owner.pid = getpid();
+    run->owner.start_ticks = process_start_ticks(getpid());
 }
 
 void run_disown(struct run *run)

@@ -14,6 +14,9 @@ bool run_wants_restarts(const struct run *run);
 /* Whether it may do so once more. WHY_NOT (the caller's; may be NULL): what bounds it. */
 bool run_may_restart(const struct run *run, char **why_not);
 
+/* This process has it. */
+void run_own(struct run *run);
+
 /* Nobody has it any more. */
 void run_disown(struct run *run);
 

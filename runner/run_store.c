@@ -272,6 +272,13 @@ void run_store_remove_signs(struct store *root, const struct run *run)
         if (!store_delete(root, key, &error))
             log_warning("%s", error->message);
     }
+    if (run->lifetime.nodes > 1) {
+        g_autofree char *ranks = run_key(run->repo, run->name, "rank-");
+        g_autoptr(GError) error = NULL;
+
+        if (!store_delete_prefix(root, ranks, NULL, &error))
+            log_warning("%s", error->message);
+    }
 }
 
 /* Nobody has the run yet: end it here. ESTALE: somebody has it now. */

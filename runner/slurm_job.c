@@ -3,6 +3,8 @@
 
 #define COMPLAINT "dstack: "
 
+enum { LATE_MS = 1000, LEFT_MAX_MS = 600000 };
+
 /* "KEY=VALUE" ends at the next " Key=": values may hold spaces. */
 static size_t value_length(const char *value)
 {
@@ -124,4 +126,65 @@ void slurm_job_judge(const struct slurm_job *job, struct engine_answer *answer)
         answer->reason = job->complaint ? g_strdup(job->complaint) : g_strdup("runner lost");
         answer->ended = job->complaint ? RUN_FAILED : RUN_INTERRUPTED;
     }
+}
+
+/* --- from inside --- */
+
+/* The state of a job that is being ended: while it is COMPLETING its reason says more. */
+static const char *ending_state(const struct slurm_job *job)
+{
+    static const struct {
+        const char *reason, *state;
+    } endings[] = {
+        {"NodeDown", "NODE_FAIL"}, {"TimeLimit", "TIMEOUT"}, {"OutOfMemory", "OUT_OF_MEMORY"}};
+
+    if (g_strcmp0(job->state, "COMPLETING") != 0)
+        return job->state;
+    for (guint i = 0; i < G_N_ELEMENTS(endings); i++)
+        if (g_strcmp0(job->reason, endings[i].reason) == 0)
+            return endings[i].state;
+    return "CANCELLED";
+}
+
+/* False: Slurm is not ending the job. */
+static bool judge_ending(const struct slurm_job *job, struct engine_signal *signal)
+{
+    struct slurm_job ending = *job;
+    struct engine_answer answer = {0};
+
+    ending.state = (char *)ending_state(job);
+    slurm_job_judge(&ending, &answer);
+    if (answer.state == ENGINE_GONE) {
+        signal->is_interruption = answer.ended == RUN_INTERRUPTED;
+        signal->ends = answer.ended;
+        signal->why = g_steal_pointer(&answer.reason);
+    }
+    g_free(answer.reason);
+    return answer.state == ENGINE_GONE;
+}
+
+void slurm_job_judge_signal(const struct slurm_job *job, int64_t now_ms,
+                            struct engine_signal *signal)
+{
+    int64_t left_ms = job->end_s ? job->end_s * 1000 - now_ms : -1;
+
+    *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
+    if (job->is_preempted || job->is_requeued) {
+        signal->is_interruption = true;
+        signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
+    } else if (job->complaint) { /* of another rank's node */
+        signal->ends = RUN_FAILED;
+        signal->why = g_strdup(job->complaint);
+    } else if (judge_ending(job, signal)) {
+        return; /* its end has been; how long Slurm waits is not known */
+    } else if (left_ms > 0 && left_ms <= 3 * SLURM_WARN_S * 1000) {
+        signal->ends = RUN_FAILED;
+        signal->why = g_strdup_printf("Slurm's time limit (%s) was reached",
+                                      job->time_limit ? job->time_limit : "?");
+    } else {
+        signal->why = g_strdup("SIGTERM in its Slurm job");
+        return;
+    }
+    if (job->end_s)
+        signal->left_ms = CLAMP(left_ms, LATE_MS, LEFT_MAX_MS);
 }

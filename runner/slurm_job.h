@@ -7,6 +7,8 @@
 
 #include "runner/engine.h"
 
+enum { SLURM_WARN_S = 30 }; /* before the time limit, the job gets SIGTERM */
+
 struct slurm_job {
     char *name, *state, *reason, *time_limit;
     char *complaint; /* what the job's script said of its node; NULL: nothing */
@@ -20,3 +22,7 @@ void slurm_job_clear(struct slurm_job *job);
 
 /* ANSWER's reason is the caller's. */
 void slurm_job_judge(const struct slurm_job *job, struct engine_answer *answer);
+
+/* What the SIGTERM means that the job got a moment before NOW_MS. SIGNAL's why is the caller's. */
+void slurm_job_judge_signal(const struct slurm_job *job, int64_t now_ms,
+                            struct engine_signal *signal);

@@ -16,6 +16,7 @@ static const char BODY[] =
     "fail() {\n"
     "    scontrol update JobId=\"$SLURM_JOB_ID\" Comment=\"dstack: $*\"\n"
     "    echo \"dstack: $*\" >&2\n"
+    "    [ -z \"$many\" ] || scancel \"$SLURM_JOB_ID\"\n"
     "    exit 1\n"
     "}\n"
     "fetch() { # NAME SHA256 FROM\n"
@@ -118,7 +119,8 @@ static char *compose(const struct run_root *root, const struct run *run, const c
     if (many) /* the warning goes to the tasks; the shell that waits for them must outlive it */
         g_string_append(script,
                         "trap '' TERM\n"
-                        "srun --kill-on-bad-exit=1 --ntasks-per-node=1 sh -s <<'" END "'\n");
+                        "srun --kill-on-bad-exit=0 --ntasks-per-node=1 sh -s <<'" END "'\n");
+    set(script, "many", many ? "1" : ""); /* the other ranks cannot do without */
     set(script, "repo", run->repo);
     set(script, "run", run->name);
     set(script, "programs", directory);

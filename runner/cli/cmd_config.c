@@ -2,6 +2,7 @@
 
 #include "config/error.h"
 #include "config/paths.h"
+#include "config/slurm_options.h"
 #include "runner/engine.h"
 #include "storage/keys.h"
 #include "storage/remote.h"
@@ -125,6 +126,9 @@ static bool check_engine(const struct options *options, GError **error)
     if (g_strcmp0(options->engine, "slurm") != 0 &&
         memcmp(&options->slurm, &none, sizeof none) != 0)
         return error_set(error, EINVAL, "options of Slurm need --engine slurm");
+    for (char **option = options->slurm.options; option && *option; option++)
+        if (!slurm_option_check(*option, error))
+            return false;
     return !options->slurm.submit_host ||
            slurm_submit_host_check(options->slurm.submit_host, error);
 }

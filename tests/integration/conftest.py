@@ -100,6 +100,11 @@ class S3Store:
             Bucket=self.bucket, Prefix=self.prefix + prefix)
         return [item["Key"][len(self.prefix):] for page in pages for item in page.get("Contents", [])]
 
+    def uploads(self):
+        """Keys of those that nobody committed or aborted."""
+        answer = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
+        return [upload["Key"] for upload in answer.get("Uploads", [])]
+
     def texts(self, prefix=""):
         """What is there, by key; a runner that cleans up may remove some meanwhile."""
         found = {key: self.read(key) for key in self.keys(prefix)}

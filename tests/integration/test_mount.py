@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import is_mounted, program, wait_for
+from conftest import FileStore, is_mounted, mounting, program, wait_for
 
 MIB = 1 << 20
 
@@ -192,3 +192,14 @@ def test_refuses_a_mountpoint_that_is_not_empty(store, directory):
     (directory / "mnt" / "file").write_text("mine")
     assert "not empty" in fails(store, directory / "mnt")
     assert (directory / "mnt" / "file").read_text() == "mine"
+
+
+def test_a_job_s_mount_heeds_its_parent_alone(directory):
+    """Slurm sends SIGTERM to all processes of a job: what its commands save then must find the mount."""
+    with mounting(FileStore(directory), directory) as start:
+        mount = start("--parent", str(os.getpid()))
+        subprocess.run(["kill", "-TERM", str(mount.process.pid)], check=True)
+        (mount.path / "a").write_text("saved\n")
+        time.sleep(0.2)
+        assert is_mounted(mount.path) and (mount.path / "a").read_text() == "saved\n"
+        mount.stop()

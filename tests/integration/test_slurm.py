@@ -1,160 +1,16 @@
-"""Runs on a real Slurm: two emulated nodes, and a partition whose jobs preempt those of the other."""
-import json
-import os
+"""Runs on a real Slurm: the training that survives, what is shown, what is refused."""
 import pathlib
-import random
 import re
 import shutil
-import signal
 import subprocess
-import tempfile
-import time
 
 import pytest
 
-from cli_world import FINAL, World, mounts_below, processes_of
-from conftest import S3Store, program, wait_for
+from cli_world import FINAL
+from conftest import program, wait_for
+from slurm_world import LIMIT_S, LONG, cluster, kill_all, needs_slurm, slurm, workflow, workflows  # noqa: F401
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-LONG = bool(os.environ.get("DSTACK_TEST_LONG"))
-LIMIT_S = 120 if LONG else 60
-
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons run as root here"),
-    pytest.mark.skipif(not shutil.which("slurmctld"), reason="Slurm is not installed"),
-    pytest.mark.skipif(bool(os.environ.get("DSTACK_TEST_CHROOT")), reason="Slurm's daemons do not start in a chroot"),
-]
-
-
-class Slurm:
-    def __init__(self, directory):
-        self.directory = directory
-        port = subprocess.run([TOP / "scripts/servers/free-ports", "1", "3"], capture_output=True,
-                              text=True, check=True).stdout.strip()
-        self.environment = {"SLURM_CONF": str(directory / "slurm.conf")}
-        subprocess.run([TOP / "scripts/servers/slurm", directory, port], check=True, timeout=60)
-
-    def run(self, *arguments):
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=30,
-                              env={**os.environ, **self.environment})
-        assert done.returncode == 0, (arguments, done.stderr)
-        return done.stdout.strip()
-
-    def job(self, number):
-        text = self.run("scontrol", "show", "job", "-o", str(number))
-        return dict(re.findall(r"(\S+?)=(\S*)", text))
-
-    def preempt(self, node, seconds=1):
-        """A job that takes all of NODE."""
-        return self.run("sbatch", "--parsable", "-p", "hi", "-w", node, "-c2", "-o", "/dev/null",
-                        "--wrap", f"sleep {seconds}")
-
-    def resume(self, node):
-        """Slurm may have done so by itself: the node answers."""
-        wait_for(lambda: "DOWN" not in self.run("sinfo", "-h", "-p", "hi", "-n", node, "-o", "%T").upper()
-                 or not self.run("scontrol", "update", f"nodename={node}", "state=RESUME"), 10,
-                 f"{node} is up")
-
-    def idle(self):
-        return not self.run("squeue", "-h", "-o", "%i")
-
-    def stop(self):
-        subprocess.run(["scancel", "-u", "root"], env={**os.environ, **self.environment}, timeout=30)
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline and not self.idle():
-            time.sleep(0.1)
-        subprocess.run([TOP / "scripts/servers/stop", self.directory], check=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def slurm():
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="dsl", dir="/tmp"))
-    cluster = None
-    try:
-        cluster = Slurm(directory)
-        yield cluster
-    finally:
-        if cluster:
-            cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-class Cluster(World):
-    """The command line with a default remote on the S3 server whose jobs run on Slurm."""
-
-    def __init__(self, directory, slurm):
-        super().__init__(directory)
-        self.slurm, self.remote = slurm, S3Store()
-        self.environment.update(self.remote.environment)
-        self.environment.update(slurm.environment)
-        self.configure()
-
-    def configure(self, *options):
-        self.ok("config", "--storage", self.remote.url, *self.remote.arguments, "--engine", "slurm",
-                "--slurm-partition", "hi", "--slurm-interruptible-partition", "spot", *options)
-
-    def document(self, name):
-        key = next(k for k in self.remote.keys("runs/") if k.endswith(f"/{name}.json"))
-        return json.loads(self.remote.read(key))
-
-    def state(self, name):
-        return self.document(name)["state"]
-
-    def wait_state(self, name, *statuses, seconds=LIMIT_S):
-        wait_for(lambda: self.state(name)["status"] in statuses, seconds,
-                 f"{name} is {statuses}")
-        return self.state(name)
-
-    def number(self, name):
-        return self.state(name)["engine_job"].split()[0]
-
-    def submit(self, workflow, *options):
-        return self.ok("run", workflow, "-d", "--remote", *options).splitlines()[1].split()[0]
-
-    def begin(self, workflow, *options):
-        name = self.submit(workflow, *options)
-        wait_for(lambda: "up" in self.ok("logs", name) or self.state(name)["status"] in FINAL, LIMIT_S,
-                 f"{name} is up")
-        assert "up" in self.output(name), self.state(name)
-        return name
-
-    def output(self, name):
-        return self.ok("logs", name)
-
-    def artifact(self, name, path):
-        key = next(k for k in self.remote.keys("artifacts/") if k.endswith(f"/{name}/{path}"))
-        return self.remote.read(key)
-
-    def assert_nothing_left(self):
-        def remains():
-            keys = [k for k in self.remote.keys()
-                    if k.endswith((".beat", ".stop")) or "/.dstack-mount/" in k]
-            return (processes_of(self.home), mounts_below(self.home),
-                    list((self.home / "work").glob("*")), keys)
-        wait_for(lambda: not any(remains()), 20, f"the end of {remains()}")
-
-
-@pytest.fixture
-def cluster(tmp_path, slurm):
-    cluster = Cluster(tmp_path, slurm)
-    yield cluster
-    subprocess.run(["scancel", "-u", "root"], env=cluster.environment, timeout=30)
-    wait_for(slurm.idle, 20, "the queue is empty")
-    cluster.clear()
-    cluster.remote.remove_all()
-
-
-def workflow(name, commands, artifacts=(), **more):
-    lines = "".join(f"      {line}\n" for line in commands.strip("\n").splitlines())
-    text = f"  - name: {name}\n    provider: bash\n    commands: |\n{lines}"
-    if artifacts:
-        text += "    artifacts:\n" + "".join(
-            f"      - path: {path}\n        mount: {str(mount).lower()}\n" for path, mount in artifacts)
-    return text + "".join(f"    {key}: {value}\n" for key, value in more.items())
-
-
-def workflows(*texts):
-    return "workflows:\n" + "".join(texts)
+pytestmark = needs_slurm
 
 
 def test_a_job_runs_on_a_node_and_is_done(cluster):
@@ -246,19 +102,6 @@ def wait_steps(cluster, name, attempt):
     wait_for(reached, LIMIT_S, f"{name}, attempt {attempt} trains")
 
 
-def kill_all(cluster, name):
-    """The runner, its keeper, the mount and the commands, at once: a power cut."""
-    for _ in range(3):
-        for pid in processes_of(cluster.home):
-            try:
-                process = pathlib.Path(f"/proc/{pid}")
-                if name.encode() in (process / "cmdline").read_bytes() + \
-                        (process / "environ").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, FileNotFoundError):
-                pass
-
-
 def assert_warned(text):
     """What an interruption with a warning leaves in the log."""
     assert re.search(r"^dstack: preempted: \d\.\d s are left", text, re.M), text
@@ -302,43 +145,6 @@ def test_training_ends_as_if_nobody_had_disturbed_it(cluster, slurm, uninterrupt
     cluster.assert_nothing_left()
 
 
-# Counts to STEPS, one file for each; goes on behind what it finds.
-COUNT = """
-n=$(ls {path} | wc -l)
-echo "up from $n attempt $DSTACK_RUN_ATTEMPT resumed ${{DSTACK_RESUMED:-0}}"
-while [ $n -lt {steps} ]; do
-    echo $n > {path}/.tmp && mv {path}/.tmp {path}/$(printf %04d $n)
-    n=$((n + 1)); sleep 0.1
-done
-echo counted $n
-"""
-
-
-def count(name, path, mount, steps, **more):
-    return workflow(name, COUNT.format(path=path, steps=steps), [(path, mount)],
-                    resources="{cpu: 2, interruptible: true}", **more)
-
-
-
-
-@pytest.mark.skipif(not LONG, reason="five minutes of preemptions")
-def test_many_runs_preempted_at_any_moment(cluster, slurm):
-    steps = 150
-    cluster.write(workflows(*(count(f"run{i}", "out", i % 2 == 0, steps) for i in range(20))))
-    names = [cluster.submit(f"run{i}") for i in range(20)]
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        time.sleep(random.uniform(0, 12))
-        slurm.preempt(random.choice(["n1", "n2"]), 1)
-    for name in names:
-        state = cluster.wait_state(name, *FINAL, seconds=900)
-        assert state["status"] == "done", (name, state, cluster.output(name))
-        assert f"counted {steps}" in cluster.output(name)
-        for step in (0, steps - 1):
-            assert cluster.artifact(name, f"out/{step:04}") == f"{step}\n".encode()
-    cluster.assert_nothing_left()
-
-
 WAIT = """
 echo up
 sleep 60"""
@@ -379,6 +185,9 @@ def test_what_the_cluster_cannot_give_is_refused(cluster):
         assert "2 CPUs, 4000 MB, no GPU" in message, message
     cluster.configure("--slurm-partition", "nowhere")
     assert "no partition nowhere; it has: spot, hi" in cluster.refuses("run", "one", "--remote")
+    for option, why in (("--job-name=x", "found by it"), ("-o/tmp/x", "dstack logs"), ("--requeue", "interruptible")):
+        assert why in cluster.refuses("config", "--storage", cluster.remote.url, *cluster.remote.arguments,
+                                      "--engine", "slurm", f"--slurm-option={option}")
     cluster.configure("--slurm-option", "--no-such-option")
     assert "no-such-option" in cluster.refuses("run", "one", "--remote")
     cluster.configure()
@@ -399,64 +208,6 @@ def test_what_the_cluster_cannot_give_is_refused(cluster):
     cluster.environment["SLURM_CONF"] = str(conf)
     failed = [k for k in cluster.remote.keys("runs/") if k.endswith(".json")]
     assert len(failed) <= 1 and before == 0, failed  # sbatch's own refusal alone left a document
-
-
-MEET = """/usr/bin/python3 - <<'END'
-import os
-import socket
-import time
-place = os.environ["DSTACK_MASTER_ADDR"], int(os.environ["DSTACK_MASTER_PORT"])
-if os.environ["DSTACK_NODE_RANK"] == "0":
-    listener = socket.create_server(place)
-    listener.accept()[0].sendall(b"here")
-else:
-    for _ in range(300):
-        try:
-            assert socket.create_connection(place).recv(4) == b"here"
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-print("all are here")
-END"""
-MEET_BY_TORCH = """/usr/bin/python3 - <<'END'
-import os
-import torch.distributed as dist
-dist.init_process_group("gloo", init_method="tcp://%s:%s" % (
-    os.environ["DSTACK_MASTER_ADDR"], os.environ["DSTACK_MASTER_PORT"]),
-    rank=int(os.environ["DSTACK_NODE_RANK"]), world_size=int(os.environ["DSTACK_NODES"]))
-everybody = [None, None]
-dist.all_gather_object(everybody, int(os.environ["DSTACK_NODE_RANK"]))
-assert everybody == [0, 1]
-print("all are here")
-END"""
-RANKS = """
-echo "rank $DSTACK_NODE_RANK of $DSTACK_NODES at $DSTACK_MASTER_ADDR:$DSTACK_MASTER_PORT on $SLURMD_NODENAME"
-echo $DSTACK_NODE_RANK > live/$DSTACK_NODE_RANK
-echo $DSTACK_NODE_RANK > saved/$DSTACK_NODE_RANK
-{meet}
-[ $DSTACK_NODE_RANK = 0 ] || exit ${{ run.args }}"""
-
-
-def test_two_nodes(cluster, slurm):
-    cluster.write(workflows(workflow("two", RANKS.replace("{meet}", MEET_BY_TORCH if LONG else MEET), [("live", True), ("saved", False)], nodes=2,
-                                     resources="{cpu: 1}")))
-    good, bad = cluster.submit("two", "0"), cluster.submit("two", "7")
-    for name, status in ((good, "done"), (bad, "failed")):
-        state = cluster.wait_state(name, *FINAL)
-        first, second = cluster.output(name), cluster.ok("logs", name, "--rank", "1")
-        assert state["status"] == status, (state, first, second)
-        job = cluster.slurm.job(cluster.number(name))
-        assert job["NumNodes"] == "2"
-        for rank, text in ((0, first), (1, second)):
-            assert re.search(rf"^rank {rank} of 2 at \S+:2\d{{4}} on n{rank + 1}$", text, re.M), text
-            assert "all are here" in text
-        for rank in b"0", b"1":
-            for path in "live", "saved":
-                assert cluster.artifact(name, f"{path}/{rank.decode()}") == rank + b"\n"
-    assert "rank 1: exit status 7" in state["reason"]
-    cluster.ok("rm", "-y", good)
-    assert not [k for k in cluster.remote.keys() if good in k]
-    cluster.assert_nothing_left()
 
 
 SSH = """#!/bin/sh

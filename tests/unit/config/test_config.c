@@ -196,6 +196,25 @@ Test(settings, a_wrong_key_has_its_place)
     home_remove(home);
 }
 
+Test(settings, options_that_are_ours_are_refused_with_their_place)
+{
+    g_autofree char *home = home_make();
+    g_autofree char *file = g_build_filename(home, "config.yaml", NULL);
+    g_autoptr(GError) error = NULL;
+    struct settings settings;
+
+    g_file_set_contents(file,
+                        "remotes:\n  - name: a\n    storage: file:///x\n    slurm:\n"
+                        "      options: [--exclusive, --requeue]\n",
+                        -1, NULL);
+    cr_assert_not(settings_load(&settings, &error));
+    cr_assert_eq(error->code, EINVAL);
+    cr_assert_not_null(strstr(error->message, "config.yaml:5:"), "%s", error->message);
+    cr_assert_not_null(strstr(error->message, "\"--requeue\" cannot be"), "%s", error->message);
+    settings_clear(&settings);
+    home_remove(home);
+}
+
 Test(settings, a_submit_host_is_no_option_of_ssh)
 {
     g_autofree char *home = home_make();

@@ -76,3 +76,48 @@ Test(slurm_job, preempted_until_when)
     cr_assert_eq(job.end_s, 0);
     slurm_job_clear(&job);
 }
+
+Test(slurm_job, what_a_signal_means)
+{
+    static const struct {
+        const char *fields;
+        bool is_interruption;
+        enum run_status ends;
+        int64_t left_ms;
+        const char *why;
+    } cases[] = {
+        {"JobState=RUNNING PreemptTime=2026-11-25T18:36:12 EndTime=2026-11-25T18:36:17", true, 0,
+         5000, "preempted"},
+        {"JobState=COMPLETING Restarts=1", true, 0, -1, "requeued"},
+        {"JobState=RUNNING TimeLimit=00:01:00 EndTime=2026-11-25T18:36:42", false, RUN_FAILED,
+         30000, "time limit (00:01:00)"},
+        {"JobState=RUNNING EndTime=2027-11-25T18:36:42", false, RUN_STOPPED, -1, "SIGTERM in"},
+        {"JobState=CANCELLED Reason=None EndTime=2026-11-25T18:36:12", false, RUN_STOPPED, -1,
+         "cancelled"},
+        {"JobState=COMPLETING Reason=None EndTime=2026-11-25T18:36:12", false, RUN_STOPPED, -1,
+         "cancelled"},
+        {"JobState=COMPLETING Reason=NodeDown", true, 0, -1, "its node failed"},
+        {"JobState=NODE_FAIL Reason=NodeDown", true, 0, -1, "its node failed"},
+        {"JobState=COMPLETING Reason=TimeLimit", false, RUN_FAILED, -1, "time limit"},
+        {"JobState=COMPLETING Reason=OutOfMemory", false, RUN_FAILED, -1, "out of memory"},
+        {"JobState=RUNNING Comment=dstack: n2 lacks the libraries x", false, RUN_FAILED, -1,
+         "n2 lacks the libraries x"},
+    };
+
+    g_setenv("TZ", "UTC", TRUE);
+    g_unsetenv("SLURM_RESTART_COUNT");
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *text = g_strconcat(BEGIN, cases[i].fields, END, NULL);
+        struct engine_signal signal;
+        struct slurm_job job;
+
+        slurm_job_parse(text, &job);
+        slurm_job_judge_signal(&job, INT64_C(1795631772000), &signal);
+        cr_assert_eq(signal.is_interruption, cases[i].is_interruption, "%s", text);
+        cr_assert(signal.is_interruption || signal.ends == cases[i].ends, "%s", text);
+        cr_assert_eq(signal.left_ms, cases[i].left_ms, "%s: %d", text, (int)signal.left_ms);
+        cr_assert(strstr(signal.why, cases[i].why), "%s: %s", text, signal.why);
+        g_free(signal.why);
+        slurm_job_clear(&job);
+    }
+}
