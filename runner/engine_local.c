@@ -18,8 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_LOST_MS = 600000 }; /* elsewhere, a runner that has not taken its run by now is gone */
-
 static int open_log(const struct run *run, GError **error)
 {
     g_autofree char *home = dstack_home();
@@ -117,9 +115,9 @@ static bool status(const struct run *run, struct engine_answer *answer, GError *
     pid_t pid;
 
     answer->ended = RUN_INTERRUPTED;
-    answer->state = run_now_ms() - run->submitted_ms > START_LOST_MS ? ENGINE_GONE : ENGINE_UNKNOWN;
-    if (is_here(run, &pid, &start_ticks))
-        answer->state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
+    answer->state = !is_here(run, &pid, &start_ticks)    ? ENGINE_UNKNOWN
+                    : process_is_alive(pid, start_ticks) ? ENGINE_ALIVE
+                                                         : ENGINE_GONE;
     return true;
 }
 

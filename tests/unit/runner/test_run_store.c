@@ -165,22 +165,95 @@ Test(run_store, a_living_runner_is_left_alone)
     cr_assert_eq(only_one(list)->status, RUN_DOWNLOADING);
 }
 
-Test(run_store, a_runner_elsewhere_is_lost_when_its_heart_stops)
+static struct run *make_elsewhere(struct store *root)
 {
-    g_autoptr(Store) root = memory_store_new();
-    g_autoptr(Run) run = make(root, "a-1");
-    struct run_fate fate;
+    struct run *run = make(root, "a-1");
 
+    must_move(root, run, RUN_SUBMITTED);
     own(run, 1, 1);
     g_free(run->owner.machine);
     run->owner.machine = g_strdup("elsewhere");
-    run->status = RUN_RUNNING;
-    run->started_ms = run_now_ms() - 2 * BEAT_LOST_MS;
-    cr_assert(run_find_fate(root, run, &fate, NULL));
-    cr_assert(fate.is_lost);
+    run->started_ms = run_now_ms();
+    must_move(root, run, RUN_DOWNLOADING);
+    return run;
+}
+
+static bool is_lost(struct store *root, struct run *run)
+{
+    g_autoptr(GError) error = NULL;
+    struct run_fate fate;
+
+    cr_assert(run_find_fate(root, run, &fate, &error), "%s", error ? error->message : "");
+    g_free(fate.reason);
+    return fate.is_lost;
+}
+
+Test(run_store, a_runner_elsewhere_is_lost_when_its_heart_stops)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = make_elsewhere(root);
+
+    cr_assert_not(is_lost(root, run)); /* it has had no time for a beat */
+    memory_store_set_clock(root, 2 * BEAT_LOST_MS);
+    cr_assert(is_lost(root, run));
     cr_assert(store_write(root, "runs/demo/a-1.beat", "", 0, NULL, NULL, NULL));
-    cr_assert(run_find_fate(root, run, &fate, NULL));
-    cr_assert_not(fate.is_lost);
+    cr_assert_not(is_lost(root, run));
+    memory_store_set_clock(root, 4 * BEAT_LOST_MS);
+    cr_assert(is_lost(root, run));
+}
+
+Test(run_store, ages_are_the_stores_own)
+{
+    static const int64_t AHEAD_MS[] = {-3600000, 3600000};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(AHEAD_MS); i++) {
+        g_autoptr(Store) root = memory_store_new();
+        g_autoptr(Run) run = NULL;
+
+        memory_store_set_clock(root, AHEAD_MS[i]);
+        run = make_elsewhere(root);
+        cr_assert(store_write(root, "runs/demo/a-1.beat", "", 0, NULL, NULL, NULL));
+        cr_assert_not(is_lost(root, run), "ahead by %" G_GINT64_FORMAT, AHEAD_MS[i]);
+        memory_store_set_clock(root, AHEAD_MS[i] + 2 * BEAT_LOST_MS);
+        cr_assert(is_lost(root, run), "ahead by %" G_GINT64_FORMAT, AHEAD_MS[i]);
+    }
+}
+
+/* What `dstack run` leaves when it is killed at the worst moment, of any attempt. */
+Test(run_store, an_attempt_that_nobody_took_ends)
+{
+    static const struct {
+        unsigned attempt;
+        bool submitted, restarts;
+        enum run_status ends;
+    } CASES[] = {
+        {1, false, false, RUN_FAILED},     {1, true, false, RUN_FAILED},
+        {2, false, false, RUN_FAILED},     {2, true, false, RUN_FAILED},
+        {2, false, true, RUN_INTERRUPTED}, {2, true, true, RUN_INTERRUPTED},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(CASES); i++) {
+        g_autoptr(Store) root = memory_store_new();
+        g_autoptr(Run) run = run_new("demo", "a-1");
+        g_autoptr(GPtrArray) early = NULL, late = NULL;
+
+        run->provider = g_strdup("bash");
+        run->attempt = CASES[i].attempt;
+        run->submitted_ms = run_now_ms() - 86400000; /* its first attempt was long ago */
+        run->resources.interruptible = CASES[i].restarts;
+        cr_assert(run_store_create(root, run, NULL));
+        if (CASES[i].submitted) {
+            run->engine_job = g_strdup("7 7 elsewhere");
+            must_move(root, run, RUN_SUBMITTED);
+        }
+        early = run_store_list(root, "demo", NULL);
+        cr_assert_eq(only_one(early)->status, run->status, "case %u", i);
+        memory_store_set_clock(root, UNTAKEN_LOST_MS + 1000);
+        late = run_store_list(root, "demo", NULL);
+        cr_assert_eq(only_one(late)->status, CASES[i].ends, "case %u", i);
+        cr_assert(strstr(only_one(late)->reason, "within 10 minutes"), "%s",
+                  only_one(late)->reason);
+    }
 }
 
 Test(run_store, a_stop_may_become_an_abort_only)
