@@ -4,6 +4,7 @@
 #include "runner/machine.h"
 #include "runner/run_store.h"
 #include "storage/store_driver.h"
+#include "tests/support/faulty_store.h"
 #include "tests/support/memory_store.h"
 #include <criterion/criterion.h>
 #include <string.h>
@@ -73,6 +74,30 @@ Test(run_store, the_second_writer_is_refused)
     cr_assert(error_is(error, ESTALE), "%s", error->message);
     cr_assert_eq(mine->status, RUN_PENDING);
     cr_assert_null(mine->reason);
+}
+
+/* The store carried a try out and its answer was lost: the next one is not somebody else's. */
+Test(run_store, a_try_that_landed_is_our_own)
+{
+    static const enum run_status NEXT[] = {RUN_SUBMITTED, RUN_FAILED};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(NEXT); i++) {
+        g_autoptr(Store) memory = memory_store_new();
+        g_autoptr(Store) root = faulty_store_new(memory);
+        g_autoptr(Run) run = make(root, "a-1");
+        g_autoptr(Run) theirs = NULL, now = NULL;
+        g_autoptr(GError) error = NULL;
+
+        faulty_store_lose(root, STORE_PUT, 1, 1, ETIMEDOUT);
+        cr_assert_not(run_store_move(root, run, RUN_SUBMITTED, NULL, &error));
+        cr_assert(error_is(error, ETIMEDOUT), "%s", error->message);
+        theirs = run_store_load(root, "demo", "a-1", NULL);
+        cr_assert_eq(theirs->status, RUN_SUBMITTED);
+        must_move(root, run, NEXT[i]); /* the same again, or what came in between */
+        now = run_store_load(root, "demo", "a-1", NULL);
+        cr_assert_eq(now->status, NEXT[i]);
+        cr_assert_not(run_store_move(root, theirs, RUN_FAILED, NULL, NULL));
+    }
 }
 
 Test(run_store, without_conditional_writes_etags_are_compared)
