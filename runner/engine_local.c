@@ -11,6 +11,7 @@
 #include "runner/machine.h"
 #include "runner/process.h"
 #include "runner/runner_command.h"
+#include "runner/work_dir.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,9 +21,8 @@
 
 static int open_log(const struct run *run, GError **error)
 {
-    g_autofree char *home = dstack_home();
-    g_autofree char *dir = g_build_filename(home, "runners", run->repo, NULL);
-    g_autofree char *path = g_strdup_printf("%s/%s.log", dir, run->name);
+    g_autofree char *path = work_dir_messages(run);
+    g_autofree char *dir = g_path_get_dirname(path);
     int fd = -1;
 
     if (g_mkdir_with_parents(dir, 0700) == 0)

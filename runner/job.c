@@ -21,7 +21,8 @@ enum {
     MOVE_FOR_S = 600, /* a store that is away must not make a finished job a lost one */
     MOVE_AGAIN_MS = 2000,
     LOGS_MS = 60000,
-    MOUNTS_MIN_MS = 500, /* to save, although the machine should be gone by now */
+    SEEN_MS = BEAT_LOST_MS / 2, /* nobody calls the run lost so soon after that */
+    MOUNTS_MIN_MS = 500,        /* to save, although the machine should be gone by now */
 };
 
 struct job {
@@ -193,12 +194,20 @@ static void note_wish(enum stop_wish wish, void *user)
         move(job, to, NULL);
 }
 
+static bool may_write_log(void *user, GError **error)
+{
+    struct job *job = user;
+
+    return job_watch_confirm(&job->watch, SEEN_MS, error);
+}
+
 static bool prepare(struct job *job, GError **error)
 {
     const struct run *run = job->run;
     g_autofree char *place = log_place(run->name, run->rank);
+    const struct log_options options = {run->owner.work_dir, may_write_log, job};
 
-    job->log = log_writer_open(job->root, run->repo, place, error);
+    job->log = log_writer_open(job->root, run->repo, place, &options, error);
     if (job->log && run->attempt > 1)
         say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
@@ -244,8 +253,9 @@ static void say_step(struct job *job, const char *what)
     job->step_us = now_us;
 }
 
-/* Artifacts of both kinds, also when the document is no longer ours: nobody else writes them. What
- * is mounted is saved even at an abort: it is in the store already. */
+/* Artifacts of both kinds, also when the run was called lost meanwhile: nobody else writes them,
+ * but for a later attempt. What is mounted is saved even at an abort: it is in the store already.
+ */
 static void save(struct job *job, bool ran)
 {
     g_autoptr(GError) unsaved = NULL;
@@ -261,7 +271,8 @@ static void save(struct job *job, bool ran)
     say_step(job, "mounts are saved");
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
+    if (job_watch_confirm(&job->watch, 0, &unsaved) &&
+        job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
         say_step(job, "artifacts are saved");
         return;
     }
@@ -296,9 +307,10 @@ static void clean(struct job *job)
 
 static void close_log(struct job *job)
 {
+    g_autofree char *keep = work_dir_output(job->run);
     g_autoptr(GError) error = NULL;
 
-    if (job->log && !log_writer_close(g_steal_pointer(&job->log), LOGS_MS, &error))
+    if (job->log && !log_writer_close(g_steal_pointer(&job->log), LOGS_MS, keep, &error))
         fail(job, error);
 }
 

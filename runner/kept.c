@@ -1,6 +1,5 @@
 #include "runner/kept.h"
 #include "config/error.h"
-#include "config/paths.h"
 #include "runner/code.h"
 #include "runner/machine.h"
 #include "runner/run_store.h"
@@ -89,10 +88,10 @@ bool kept_remove_tag(struct store *root, const char *repo, const struct tag *tag
  * could not be saved. */
 static bool remove_local_remains(const struct run *run, GError **error)
 {
-    g_autofree char *home = dstack_home(), *name = g_strconcat(run->name, ".log", NULL);
-    g_autofree char *log = g_build_filename(home, "runners", run->repo, name, NULL);
+    g_autofree char *messages = work_dir_messages(run), *output = work_dir_output(run);
 
-    g_unlink(log); /* of another machine's runner there is none */
+    g_unlink(messages); /* of another machine's runner there is none */
+    g_unlink(output);
     return !work_dir_is_kept(run) || tree_remove(run->owner.work_dir, error);
 }
 

@@ -96,6 +96,27 @@ bool work_dir_is_kept(const struct run *run)
     return has_mark(run, "kept");
 }
 
+static char *beside(const struct run *run, const char *suffix)
+{
+    g_autofree char *home = dstack_home();
+    g_autofree char *name = g_strconcat(run->name, suffix, NULL);
+
+    return g_build_filename(home, "runners", run->repo, name, NULL);
+}
+
+char *work_dir_messages(const struct run *run)
+{
+    return beside(run, ".log");
+}
+
+char *work_dir_output(const struct run *run)
+{
+    g_autofree char *suffix =
+        run->rank ? g_strdup_printf(".rank-%u.output", run->rank) : g_strdup(".output");
+
+    return beside(run, suffix);
+}
+
 char *work_dir_commands(const struct run *run)
 {
     if (!run->owner.work_dir)

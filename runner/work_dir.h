@@ -27,5 +27,10 @@ bool work_dir_is_kept(const struct run *run);
  * directory. NULL when RUN has no work directory. */
 char *work_dir_path(const struct run *run, const char *path);
 
+/* On this machine, beside it: the runner's own messages, and output that could not be saved. The
+ * caller's. */
+char *work_dir_messages(const struct run *run);
+char *work_dir_output(const struct run *run);
+
 /* Where the commands run. */
 char *work_dir_commands(const struct run *run);

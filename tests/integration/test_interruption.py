@@ -1,11 +1,17 @@
 """Interruption where nobody requeues: a cloud takes the machine away, and `dstack run` starts again."""
+import contextlib
+import copy
 import http.server
 import json
+import os
+import shutil
+import signal
 import threading
+import time
 
 import pytest
 
-from cli_world import FINAL, LIMIT_S, needs_root, rgw, world  # noqa: F401
+from cli_world import FINAL, LIMIT_S, needs_root, processes_of, rgw, world  # noqa: F401
 from conftest import wait_for
 
 COUNT = """workflows:
@@ -124,3 +130,58 @@ def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
     assert "attempt 2 resumed 1" in rgw.ok("logs", name)
     assert "finished already: done" in rgw.refuses("run", "--resume", name)
     rgw.assert_nothing_left()
+
+
+def elsewhere(world, directory):
+    """Another machine of the same person: the same repo and remote, another home."""
+    there = copy.copy(world)
+    there.home = directory / "elsewhere"
+    there.home.mkdir()
+    shutil.copy(world.home / "config.yaml", there.home)
+    there.environment = {**world.environment, "DSTACK_HOME": str(there.home)}
+    return there
+
+
+def call_lost(store, name):
+    """As its runner's machine had been away for an hour."""
+    path = next(store.glob(f"runs/*/{name}.json"))
+    document = json.loads(path.read_text())
+    document["state"]["owner"]["machine"] = "elsewhere"
+    document["state"]["engine_job"] = "7 7 elsewhere"
+    path.write_text(json.dumps(document))
+    for sign in store.glob(f"runs/*/{name}.*"):
+        os.utime(sign, (time.time() - 3600,) * 2)
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # a sleep of a moment
+            os.kill(pid, number)
+
+
+def test_an_attempt_that_comes_back_harms_nothing_of_its_successor(world, tmp_path):
+    """Its machine stood still for an hour; meanwhile the run went on elsewhere, and ended."""
+    store = tmp_path / "store"
+    world.ok("config", "--storage", f"file://{store}")
+    world.write("workflows:\n  - name: w\n    provider: bash\n    retry: {attempts: 3}\n    artifacts: [output]\n"
+                "    commands:\n      - echo attempt $DSTACK_RUN_ATTEMPT | tee output/a; echo up\n"
+                f"      - if [ -z \"$DSTACK_RESUMED\" ]; then while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; fi\n"
+                "      - seq -f \"$DSTACK_RUN_ATTEMPT says %g\" 1000\n")
+    name = world.begin("w", "--remote")
+    stopped = processes_of(world.home)
+    signal_all(stopped, signal.SIGSTOP)
+    try:
+        there = elsewhere(world, tmp_path)
+        call_lost(store, name)
+        there.ok("run", "--resume", name)
+        log = there.ok("logs", name)
+        assert log.count("\n2 says ") == 1000 and "1 says" not in log
+        (tmp_path / "go").touch()
+    finally:
+        signal_all(stopped, signal.SIGCONT)
+    wait_for(lambda: not processes_of(world.home), LIMIT_S, "the first attempt ends")
+    assert there.ok("logs", name) == log
+    assert there.last()["status"] == "done"
+    there.ok("cp", name, "output/a", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "attempt 2\n"
+    world.assert_nothing_left()
