@@ -33,6 +33,7 @@ struct job {
     struct log_writer *log;
     struct mounts *mounts;
     struct read_ahead *ahead;
+    GPtrArray *caches; /* that may be saved */
     struct launch launch;
     struct job_end end;
     int signals;
@@ -213,7 +214,7 @@ static bool prepare(struct job *job, GError **error)
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
-    cache_fetch(job->root, run, &job->watch.stop, job->log);
+    job->caches = cache_fetch(job->root, run, &job->watch.stop, job->log);
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     if (job->mounts)
         job->ahead = read_ahead_start(run);
@@ -293,7 +294,8 @@ static void save(struct job *job, bool ran)
 static void save_cache(struct job *job)
 {
     if (job->end.exit_code == 0 && !job->end.reason && job_watch_wish(&job->watch) == STOP_NONE)
-        cache_save(job->root, job->run, &job->watch.stop, job->log);
+        cache_save(job->root, job->run, job->caches, &job->watch.stop, job->log);
+    g_clear_pointer(&job->caches, g_ptr_array_unref);
 }
 
 static void clean(struct job *job)
