@@ -8,15 +8,20 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
+/* A document in tags/ that cannot be read may hold any run: EBUSY, unless another tag does. */
 static bool is_tagged(struct store *root, const char *repo, const char *run, bool *tagged,
                       GError **error)
 {
-    g_autoptr(GPtrArray) tags = tags_load(root, repo, error);
+    g_autoptr(GPtrArray) unread = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) tags = tags_load(root, repo, unread, error);
 
     *tagged = false;
     for (guint i = 0; tags && i < tags->len; i++)
         if (strcmp(((const struct tag *)tags->pdata[i])->run, run) == 0)
             *tagged = true;
+    if (tags && !*tagged && unread->len)
+        return error_set(error, EBUSY, "the artifacts of %s stay, since a tag may hold them: %s",
+                         run, (const char *)unread->pdata[0]);
     return tags != NULL;
 }
 
@@ -116,7 +121,8 @@ bool kept_remove_run(struct store *root, const char *repo, const char *name, boo
         g_propagate_error(error, g_steal_pointer(&missing));
         return false;
     }
-    if (run && !remove_document(root, run, error))
+    if (run && (!is_tagged(root, repo, name, tagged, error) || /* before anything goes */
+                !remove_document(root, run, error)))
         return false;
     if (!release(root, repo, name, tagged, &count, error))
         return false;

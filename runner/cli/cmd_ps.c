@@ -97,7 +97,7 @@ static void keep_current(GPtrArray *rows)
 
 static bool add_tags_of(struct store *root, const char *repo, GPtrArray *rows, GError **error)
 {
-    g_autoptr(GPtrArray) tags = tags_load(root, repo, error);
+    g_autoptr(GPtrArray) tags = tags_load(root, repo, NULL, error);
     g_autoptr(GHashTable) of_run = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
 
     for (guint i = 0; tags && i < tags->len; i++) {

@@ -33,7 +33,7 @@ static GPtrArray *find_tags(struct cli_roots *roots, GError **error)
 
     for (unsigned i = 0; i < cli_roots_count(roots); i++) {
         struct store *root = cli_root(roots, i, error);
-        g_autoptr(GPtrArray) tags = root ? tags_load(root, roots->repo.id, error) : NULL;
+        g_autoptr(GPtrArray) tags = root ? tags_load(root, roots->repo.id, NULL, error) : NULL;
 
         if (!tags)
             return NULL;
@@ -188,6 +188,16 @@ static bool add_folders(struct cli_roots *roots, const char *name, char **folder
 
 /* --- deleting --- */
 
+/* It is damaged, and keeps every run: only the document goes. */
+static bool remove_unreadable(struct store *root, const char *repo, const char *name,
+                              const GError *why, GError **error)
+{
+    g_autofree char *key = keys_tag(repo, name);
+
+    fprintf(stderr, "%s: deleted; what it held is not known, and stays\n", why->message);
+    return store_delete(root, key, error);
+}
+
 static bool delete_tag(struct cli_roots *roots, const char *name, GError **error)
 {
     bool found = false;
@@ -199,13 +209,16 @@ static bool delete_tag(struct cli_roots *roots, const char *name, GError **error
 
         if (!root)
             return false;
-        if (!tag && !error_is(why, ENOENT)) {
+        if (!tag && error_is(why, EINVAL) && keys_name_is_valid(name)) {
+            if (!remove_unreadable(root, roots->repo.id, name, why, error))
+                return false;
+        } else if (!tag && !error_is(why, ENOENT)) {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;
         }
         if (tag && !kept_remove_tag(root, roots->repo.id, tag, error))
             return false;
-        found = found || tag;
+        found = found || tag || error_is(why, EINVAL);
     }
     return found ? true : error_set(error, ENOENT, "no tag %s; see dstack tags", name);
 }
