@@ -316,6 +316,22 @@ static bool end_unowned(struct store *root, struct run *run, bool abort, GError 
     return true;
 }
 
+/* The run may have ended between the look at it and the wish, which nobody heeds then. One that
+ * ends from now on removes it. */
+static bool withdraw_late(struct store *root, const struct run *run, GError **error)
+{
+    g_autoptr(Run) now = run_store_load(root, run->repo, run->name, error);
+
+    if (!now)
+        return false;
+    if (!run_status_is_final(now->status))
+        return true;
+    run_store_remove_signs(root, now);
+    return now->status == RUN_STOPPED || now->status == RUN_ABORTED ||
+           error_set(error, EPERM, "run %s is finished already: %s", now->name,
+                     run_status_name(now->status));
+}
+
 bool run_store_request_stop(struct store *root, const char *repo, const char *name, bool abort,
                             GError **error)
 {
@@ -334,11 +350,12 @@ bool run_store_request_stop(struct store *root, const char *repo, const char *na
         return false;
     if (before != STOP_ABORT && !store_write(root, key, text, strlen(text), NULL, NULL, error))
         return false;
-    if (run->owner.host || end_unowned(root, run, abort || before == STOP_ABORT, &raced) ||
-        error_is(raced, ESTALE)) /* a runner has it since: it will see the wish */
-        return true;
-    g_propagate_error(error, g_steal_pointer(&raced));
-    return false;
+    if (!run->owner.host && !end_unowned(root, run, abort || before == STOP_ABORT, &raced) &&
+        !error_is(raced, ESTALE)) { /* else a runner has it since: it will see the wish */
+        g_propagate_error(error, g_steal_pointer(&raced));
+        return false;
+    }
+    return withdraw_late(root, run, error);
 }
 
 /* --- removing --- */

@@ -20,7 +20,9 @@ static void give_up(struct store *root, struct run *run, const GError *why)
 {
     g_autoptr(GError) error = NULL;
 
-    if (!run_store_move(root, run, RUN_FAILED, why->message, &error))
+    if (run_store_move(root, run, RUN_FAILED, why->message, &error))
+        run_store_remove_signs(root, run);
+    else
         log_warning("run %s may look pending for some minutes: %s", run->name, error->message);
 }
 

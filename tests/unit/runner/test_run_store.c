@@ -5,8 +5,10 @@
 #include "runner/run_store.h"
 #include "storage/store_driver.h"
 #include "tests/support/faulty_store.h"
+#include "tests/support/held_store.h"
 #include "tests/support/memory_store.h"
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -299,6 +301,38 @@ Test(run_store, a_stop_may_become_an_abort_only)
     cr_assert(run_store_request_stop(root, "demo", "a-1", false, NULL));
     cr_assert(run_store_stop_wish(root, "demo", "a-1", &wish, NULL));
     cr_assert_eq(wish, STOP_ABORT);
+}
+
+static void *stop_it(void *root)
+{
+    return run_store_request_stop(root, "demo", "a-1", false, NULL) ? root : NULL;
+}
+
+/* The wish arrives when its runner has written the last status and removed what wishes there were.
+ */
+Test(run_store, a_stop_that_comes_too_late_leaves_no_wish)
+{
+    g_autoptr(Store) memory = memory_store_new();
+    g_autoptr(Store) root = held_store_new(memory);
+    g_autoptr(Run) run = make(root, "a-1");
+    pthread_t thread;
+    void *stopped;
+    bool has;
+
+    must_move(root, run, RUN_SUBMITTED);
+    own(run, getpid(), process_start_ticks(getpid()));
+    must_move(root, run, RUN_DOWNLOADING);
+    held_store_hold(root, STORE_PUT, ".stop");
+    cr_assert_eq(pthread_create(&thread, NULL, stop_it, root), 0);
+    while (held_store_waiting(root) == 0)
+        g_usleep(1000);
+    must_move(memory, run, RUN_FAILED);
+    run_store_remove_signs(memory, run);
+    held_store_release(root);
+    pthread_join(thread, &stopped);
+    cr_assert_null(stopped, "it was told that the run would stop");
+    cr_assert(store_has(memory, "runs/demo/a-1.stop", &has, NULL));
+    cr_assert_not(has);
 }
 
 Test(run_store, a_run_nobody_has_is_stopped_at_once)
