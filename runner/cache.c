@@ -114,13 +114,16 @@ void cache_save(struct store *root, const struct run *run, const GPtrArray *fetc
     job_progress_end(&progress);
 }
 
+bool cache_check(const char *workflow, GError **error)
+{
+    return run_name_is_valid(workflow) ||
+           error_set(error, EINVAL, "\"%s\" cannot be a workflow's name", workflow);
+}
+
 bool cache_prune(struct store *root, const char *repo, const char *workflow, uint64_t *count,
                  GError **error)
 {
-    g_autofree char *prefix = NULL;
+    g_autofree char *prefix = workflow_prefix(repo, workflow);
 
-    if (!run_name_is_valid(workflow))
-        return error_set(error, EINVAL, "\"%s\" cannot be a workflow's name", workflow);
-    prefix = workflow_prefix(repo, workflow);
     return store_delete_prefix(root, prefix, count, error);
 }

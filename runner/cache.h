@@ -17,6 +17,9 @@ GPtrArray *cache_fetch(struct store *root, const struct run *run, const int *sto
 void cache_save(struct store *root, const struct run *run, const GPtrArray *fetched,
                 const int *stop, struct log_writer *log);
 
-/* Removes the caches of WORKFLOW. COUNT: how many files they had. */
+/* EINVAL: no workflow can be called so. */
+bool cache_check(const char *workflow, GError **error);
+
+/* Removes the caches of WORKFLOW, which was checked. COUNT: how many files they had. */
 bool cache_prune(struct store *root, const char *repo, const char *workflow, uint64_t *count,
                  GError **error);
