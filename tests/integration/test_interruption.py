@@ -50,9 +50,16 @@ class Google(http.server.ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def serve(self, world):
+        world.environment.update(DSTACK_CLOUD="gcp", DSTACK_METADATA_URL=self.url())
+
     def preempt(self):
         """Once: the machine of the next attempt is another one."""
         self.changed.set()
+
+    def again(self):
+        self.changed.clear()
+        self.taken = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,7 +90,7 @@ def google():
 
 
 def begin(world, google, retry):
-    world.environment.update(DSTACK_CLOUD="gcp", DSTACK_METADATA_URL=google.url())
+    google.serve(world)
     world.write(COUNT.replace("{retry}", retry))
 
 
@@ -119,8 +126,7 @@ def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
     rgw.wait_status(name, *FINAL)
     run = json.loads(rgw.ok("ps", name, "-v", "--json"))[0]
     assert run["status"] == "failed" and "gcp takes the machine away" in run["reason"], run
-    google.changed.clear()
-    google.taken = False
+    google.again()
     begin(rgw, google, "{duration: 1h}")
     name = rgw.begin("count", "--remote")
     wait_for(lambda: "half-way" in rgw.ok("logs", name), LIMIT_S, "it is half-way")
