@@ -4,6 +4,7 @@
 #include "runner/cache.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
+#include "runner/left_over.h"
 #include "runner/lost.h"
 #include "runner/machine.h"
 #include "runner/notice.h"
@@ -211,6 +212,7 @@ static bool prepare(struct job *job, GError **error)
     job->log = log_writer_open(job->root, run->repo, place, &options, error);
     if (job->log && run->attempt > 1)
         say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
+    left_over_settle(job->root, job->where, run, &job->watch.stop);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
@@ -254,6 +256,25 @@ static void say_step(struct job *job, const char *what)
     job->step_us = now_us;
 }
 
+/* Who saves it later: the next attempt, if it begins here too, or a person. */
+static void keep_unsaved(struct job *job, const GError *unsaved)
+{
+    const struct run *run = job->run;
+    bool goes_on = job->is_interrupted && run_may_restart(run, NULL);
+    g_autoptr(GError) unkept = NULL;
+
+    g_free(job->end.reason);
+    job->end.reason =
+        goes_on ? g_strdup_printf("%s; it is kept in %s for the next attempt", unsaved->message,
+                                  run->owner.work_dir)
+                : g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
+                                  unsaved->message, run->name, run->owner.work_dir);
+    log_error("%s", job->end.reason);
+    job->keep_work_dir = true;
+    if (!work_dir_keep(run, &unkept))
+        log_error("%s", unkept->message);
+}
+
 /* Artifacts of both kinds, also when the run was called lost meanwhile: nobody else writes them,
  * but for a later attempt. What is mounted is saved even at an abort: it is in the store already.
  */
@@ -261,7 +282,6 @@ static void save(struct job *job, bool ran)
 {
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
-    g_autoptr(GError) unkept = NULL;
     int64_t left_ms = job_watch_left_ms(&job->watch);
 
     read_ahead_cancel(job->ahead);
@@ -281,13 +301,7 @@ static void save(struct job *job, bool ran)
         return;
     if (job_watch_wish(&job->watch) == STOP_INTERRUPT)
         job->is_interrupted = true; /* the time was too short */
-    g_free(job->end.reason);
-    job->end.reason = g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
-                                      unsaved->message, job->run->name, job->run->owner.work_dir);
-    log_error("%s", job->end.reason);
-    job->keep_work_dir = true;
-    if (!work_dir_keep(job->run, &unkept))
-        log_error("%s", unkept->message);
+    keep_unsaved(job, unsaved);
 }
 
 /* Of commands that succeeded only: what others left might make the next run fail. */

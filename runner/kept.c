@@ -1,7 +1,7 @@
 #include "runner/kept.h"
 #include "config/error.h"
 #include "runner/code.h"
-#include "runner/machine.h"
+#include "runner/left_over.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include "storage/keys.h"
@@ -97,7 +97,7 @@ static bool remove_local_remains(const struct run *run, GError **error)
 
     g_unlink(messages); /* of another machine's runner there is none */
     g_unlink(output);
-    return !work_dir_is_kept(run) || tree_remove(run->owner.work_dir, error);
+    return left_over_remove(run, error);
 }
 
 /* The document last: whoever is cut off can begin again. */

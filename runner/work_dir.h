@@ -13,6 +13,9 @@
  * can be found and removed although its runner died before it could say so. The caller's. */
 char *work_dir_default(const struct run *run);
 
+/* That of another attempt of RUN. The caller's. */
+char *work_dir_of_attempt(const struct run *run, unsigned attempt);
+
 /* Makes it and notes it in RUN's owner. An earlier attempt's that is still there is removed. */
 bool work_dir_create(struct run *run, GError **error);
 

@@ -14,6 +14,8 @@ import pytest
 from cli_world import FINAL, LIMIT_S, needs_root, processes_of, rgw, world  # noqa: F401
 from conftest import wait_for
 
+UNSAVABLE = "$(printf 'a\\377b')"  # a name that no key can have
+HELLO = "  - name: hello\n    provider: bash\n    commands: [echo hello]\n"
 COUNT = """workflows:
   - name: count
     provider: bash
@@ -190,4 +192,34 @@ def test_an_attempt_that_comes_back_harms_nothing_of_its_successor(world, tmp_pa
     assert there.last()["status"] == "done"
     there.ok("cp", name, "output/a", tmp_path / "a")
     assert (tmp_path / "a").read_text() == "attempt 2\n"
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_what_there_was_no_time_to_save(world, google, tmp_path, where):
+    """It stays where it is: the next attempt saves it, or takes over without it, and it goes."""
+    google.serve(world)
+    world.ok("config", "--storage", f"file://{tmp_path}/store")
+    world.write("workflows:\n  - name: w\n    provider: bash\n    artifacts: [output]\n    retry: {attempts: 3}\n"
+                "    commands: |\n      echo \"had $(cat output/n)\"\n"
+                "      if [ -z \"$DSTACK_RESUMED\" ]; then\n"
+                f"        echo 1 > output/{UNSAVABLE}; echo up; sleep 60 & wait $!\n      fi\n" + HELLO)
+    name = world.begin("w", "--remote")
+    google.preempt()
+    world.wait_status(name, "interrupted")
+    kept, = (world.home / "work").iterdir()
+    assert f"kept in {kept} for the next attempt" in world.ok("ps", "-v", name)
+    for path in (kept / "code" / "output").iterdir():
+        path.rename(path.parent / "n")
+    world.ok("run", "hello", "--remote")
+    assert kept.exists()
+    there = world if where == "here" else elsewhere(world, tmp_path)
+    out = there.ok("run", "--resume", name)
+    assert f"had {1 if where == 'here' else ''}\n" in out.split("--- attempt 2")[1]
+    if where == "elsewhere":
+        assert kept.exists()
+        world.ok("run", "hello", "--remote")
+    assert not kept.exists()
+    assert {run["status"] for run in world.runs()} == {"done"}
+    assert world.files(name) == (["output/n"] if where == "here" else [])
     world.assert_nothing_left()
