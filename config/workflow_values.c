@@ -321,6 +321,17 @@ static bool check_below(const char *file, const struct yaml_node *node, const ch
                         shown(node));
 }
 
+/* What it was for is an SSH server beside the commands, which would be another way in. */
+static bool check_ssh(const char *file, const struct yaml_node *node, const char *key,
+                      GError **error)
+{
+    return check_bool(file, node, key, error) &&
+           (!is_true(node) ||
+            schema_error(file, node, error,
+                         "\"ssh\" cannot be true: dstack starts no SSH server "
+                         "beside a job; log in to its machine, or leave this out"));
+}
+
 static bool check_values(const char *file, const struct yaml_node *map, GError **error)
 {
     static const struct key_check checks[] = {{"env", check_env},
@@ -328,7 +339,7 @@ static bool check_values(const char *file, const struct yaml_node *map, GError *
                                               {"resources", check_resources},
                                               {"ports", check_ports},
                                               {"cache", check_cache},
-                                              {"ssh", check_bool},
+                                              {"ssh", check_ssh},
                                               {"image", check_text},
                                               {"python", check_version},
                                               {"version", check_version},

@@ -37,10 +37,12 @@ static bool has_cache(const struct run *run)
     return run->cache && *run->cache && run->workflow && run_name_is_valid(run->workflow);
 }
 
-void cache_fetch(struct store *root, const struct run *run, const int *stop, struct log_writer *log)
+GPtrArray *cache_fetch(struct store *root, const struct run *run, const int *stop,
+                       struct log_writer *log)
 {
     /* Paths outside the work directory may still be there. */
     struct transfer_options options = {.only_changed = true, .stop = stop};
+    g_autoptr(GPtrArray) fetched = g_ptr_array_new_with_free_func(g_free);
     struct job_progress progress;
 
     job_progress_begin(&progress, root, run, "Downloading the cache", &options);
@@ -48,11 +50,13 @@ void cache_fetch(struct store *root, const struct run *run, const int *stop, str
         g_autofree char *prefix = cache_prefix(run, *path), *dir = work_dir_path(run, *path);
         g_autoptr(GError) error = NULL;
 
-        if (!transfer_download(root, prefix, dir, &options, NULL, &error) &&
-            !error_is(error, ECANCELED))
-            complain(log, *path, "restored", error);
+        if (transfer_download(root, prefix, dir, &options, NULL, &error))
+            g_ptr_array_add(fetched, g_strdup(*path));
+        else if (!error_is(error, ECANCELED))
+            complain(log, *path, "restored, and will not be saved", error);
     }
     job_progress_end(&progress);
+    return g_steal_pointer(&fetched);
 }
 
 /* --- saving --- */
@@ -90,31 +94,36 @@ static bool remove_gone(struct store *root, const char *prefix, const char *dir,
     return true;
 }
 
-void cache_save(struct store *root, const struct run *run, const int *stop, struct log_writer *log)
+void cache_save(struct store *root, const struct run *run, const GPtrArray *fetched,
+                const int *stop, struct log_writer *log)
 {
     struct transfer_options options = {.only_changed = true, .stop = stop};
     struct job_progress progress;
 
     job_progress_begin(&progress, root, run, "Uploading the cache", &options);
-    for (char **path = has_cache(run) ? run->cache : NULL; path && *path; path++) {
-        g_autofree char *prefix = cache_prefix(run, *path), *dir = work_dir_path(run, *path);
+    for (guint i = 0; i < fetched->len; i++) {
+        const char *path = fetched->pdata[i];
+        g_autofree char *prefix = cache_prefix(run, path), *dir = work_dir_path(run, path);
         g_autoptr(GError) error = NULL;
 
         if ((!transfer_upload(dir, root, prefix, &options, NULL, &error) ||
              !remove_gone(root, prefix, dir, run->started_ms, &error)) &&
             !error_is(error, ECANCELED))
-            complain(log, *path, "saved", error);
+            complain(log, path, "saved", error);
     }
     job_progress_end(&progress);
+}
+
+bool cache_check(const char *workflow, GError **error)
+{
+    return run_name_is_valid(workflow) ||
+           error_set(error, EINVAL, "\"%s\" cannot be a workflow's name", workflow);
 }
 
 bool cache_prune(struct store *root, const char *repo, const char *workflow, uint64_t *count,
                  GError **error)
 {
-    g_autofree char *prefix = NULL;
+    g_autofree char *prefix = workflow_prefix(repo, workflow);
 
-    if (!run_name_is_valid(workflow))
-        return error_set(error, EINVAL, "\"%s\" cannot be a workflow's name", workflow);
-    prefix = workflow_prefix(repo, workflow);
     return store_delete_prefix(root, prefix, count, error);
 }

@@ -10,11 +10,16 @@
 #include "runner/logs.h"
 #include "runner/run.h"
 
-/* *STOP: see transfer.h. */
-void cache_fetch(struct store *root, const struct run *run, const int *stop,
-                 struct log_writer *log);
-void cache_save(struct store *root, const struct run *run, const int *stop, struct log_writer *log);
+/* *STOP: see transfer.h. The paths that came down whole (char*, the caller's): what is saved of
+ * others would be taken for all that there is. */
+GPtrArray *cache_fetch(struct store *root, const struct run *run, const int *stop,
+                       struct log_writer *log);
+void cache_save(struct store *root, const struct run *run, const GPtrArray *fetched,
+                const int *stop, struct log_writer *log);
 
-/* Removes the caches of WORKFLOW. COUNT: how many files they had. */
+/* EINVAL: no workflow can be called so. */
+bool cache_check(const char *workflow, GError **error);
+
+/* Removes the caches of WORKFLOW, which was checked. COUNT: how many files they had. */
 bool cache_prune(struct store *root, const char *repo, const char *workflow, uint64_t *count,
                  GError **error);

@@ -11,6 +11,7 @@
 #include "runner/machine.h"
 #include "runner/process.h"
 #include "runner/runner_command.h"
+#include "runner/work_dir.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,13 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_LOST_MS = 600000 }; /* elsewhere, a runner that has not taken its run by now is gone */
-
 static int open_log(const struct run *run, GError **error)
 {
-    g_autofree char *home = dstack_home();
-    g_autofree char *dir = g_build_filename(home, "runners", run->repo, NULL);
-    g_autofree char *path = g_strdup_printf("%s/%s.log", dir, run->name);
+    g_autofree char *path = work_dir_messages(run);
+    g_autofree char *dir = g_path_get_dirname(path);
     int fd = -1;
 
     if (g_mkdir_with_parents(dir, 0700) == 0)
@@ -117,9 +115,9 @@ static bool status(const struct run *run, struct engine_answer *answer, GError *
     pid_t pid;
 
     answer->ended = RUN_INTERRUPTED;
-    answer->state = run_now_ms() - run->submitted_ms > START_LOST_MS ? ENGINE_GONE : ENGINE_UNKNOWN;
-    if (is_here(run, &pid, &start_ticks))
-        answer->state = process_is_alive(pid, start_ticks) ? ENGINE_ALIVE : ENGINE_GONE;
+    answer->state = !is_here(run, &pid, &start_ticks)    ? ENGINE_UNKNOWN
+                    : process_is_alive(pid, start_ticks) ? ENGINE_ALIVE
+                                                         : ENGINE_GONE;
     return true;
 }
 

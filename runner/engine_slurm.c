@@ -8,6 +8,7 @@
 #include "config/error.h"
 #include "runner/engine.h"
 #include "runner/restart.h"
+#include "runner/secret_box.h"
 #include "runner/slurm.h"
 #include "runner/slurm_job.h"
 #include "runner/slurm_script.h"
@@ -112,9 +113,13 @@ static char **sbatch_arguments(const struct slurm_settings *slurm, const struct 
 /* Over ssh the environment does not come along; on stdin nobody sees what is in it. */
 static char *remote_script(char **argv, const char *script)
 {
-    static const char *const names[] = {"AWS_ACCESS_KEY_ID",  "AWS_SECRET_ACCESS_KEY",
-                                        "AWS_SESSION_TOKEN",  "AWS_REGION",
-                                        "AWS_DEFAULT_REGION", NULL};
+    static const char *const names[] = {"AWS_ACCESS_KEY_ID",
+                                        "AWS_SECRET_ACCESS_KEY",
+                                        "AWS_SESSION_TOKEN",
+                                        "AWS_REGION",
+                                        "AWS_DEFAULT_REGION",
+                                        SECRETS_KEY_VARIABLE,
+                                        NULL};
     g_autoptr(GString) text = g_string_new(NULL);
 
     for (const char *const *name = names; *name; name++) {

@@ -4,6 +4,7 @@
 #include "runner/cache.h"
 #include "runner/job_commands.h"
 #include "runner/job_files.h"
+#include "runner/left_over.h"
 #include "runner/lost.h"
 #include "runner/machine.h"
 #include "runner/notice.h"
@@ -21,7 +22,8 @@ enum {
     MOVE_FOR_S = 600, /* a store that is away must not make a finished job a lost one */
     MOVE_AGAIN_MS = 2000,
     LOGS_MS = 60000,
-    MOUNTS_MIN_MS = 500, /* to save, although the machine should be gone by now */
+    SEEN_MS = BEAT_LOST_MS / 2, /* nobody calls the run lost so soon after that */
+    MOUNTS_MIN_MS = 500,        /* to save, although the machine should be gone by now */
 };
 
 struct job {
@@ -32,6 +34,7 @@ struct job {
     struct log_writer *log;
     struct mounts *mounts;
     struct read_ahead *ahead;
+    GPtrArray *caches; /* that may be saved */
     struct launch launch;
     struct job_end end;
     int signals;
@@ -199,18 +202,27 @@ static void note_wish(enum stop_wish wish, void *user)
         move(job, to, NULL);
 }
 
+static bool may_write_log(void *user, GError **error)
+{
+    struct job *job = user;
+
+    return job_watch_confirm(&job->watch, SEEN_MS, error);
+}
+
 static bool prepare(struct job *job, GError **error)
 {
     const struct run *run = job->run;
     g_autofree char *place = log_place(run->name, run->rank);
+    const struct log_options options = {run->owner.work_dir, may_write_log, job};
 
-    job->log = log_writer_open(job->root, run->repo, place, error);
+    job->log = log_writer_open(job->root, run->repo, place, &options, error);
     if (job->log && run->attempt > 1)
         say(job, "--- attempt %u, on %s ---", run->attempt, run->owner.host);
+    left_over_settle(job->root, job->where, run, &job->watch.stop);
     if (!job->log || !launch_prepare(&job->launch, job->root, run, error) ||
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
-    cache_fetch(job->root, run, &job->watch.stop, job->log);
+    job->caches = cache_fetch(job->root, run, &job->watch.stop, job->log);
     job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
     if (job->mounts)
         job->ahead = read_ahead_start(run);
@@ -253,13 +265,32 @@ static void say_step(struct job *job, const char *what)
     job->step_us = now_us;
 }
 
-/* Artifacts of both kinds, also when the document is no longer ours: nobody else writes them. What
- * is mounted is saved even at an abort: it is in the store already. */
+/* Who saves it later: the next attempt, if it begins here too, or a person. */
+static void keep_unsaved(struct job *job, const GError *unsaved)
+{
+    const struct run *run = job->run;
+    bool goes_on = job->is_interrupted && run_may_restart(run, NULL);
+    g_autoptr(GError) unkept = NULL;
+
+    g_free(job->end.reason);
+    job->end.reason =
+        goes_on ? g_strdup_printf("%s; it is kept in %s for the next attempt", unsaved->message,
+                                  run->owner.work_dir)
+                : g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
+                                  unsaved->message, run->name, run->owner.work_dir);
+    log_error("%s", job->end.reason);
+    job->keep_work_dir = true;
+    if (!work_dir_keep(run, &unkept))
+        log_error("%s", unkept->message);
+}
+
+/* Artifacts of both kinds, also when the run was called lost meanwhile: nobody else writes them,
+ * but for a later attempt. What is mounted is saved even at an abort: it is in the store already.
+ */
 static void save(struct job *job, bool ran)
 {
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
-    g_autoptr(GError) unkept = NULL;
     int64_t left_ms = job_watch_left_ms(&job->watch);
 
     read_ahead_cancel(job->ahead);
@@ -270,7 +301,8 @@ static void save(struct job *job, bool ran)
     say_step(job, "mounts are saved");
     if (!ran || job_watch_wish(&job->watch) == STOP_ABORT)
         return;
-    if (job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
+    if (job_watch_confirm(&job->watch, 0, &unsaved) &&
+        job_files_save(job->root, job->run, &job->watch.over, &unsaved)) {
         say_step(job, "artifacts are saved");
         return;
     }
@@ -278,20 +310,15 @@ static void save(struct job *job, bool ran)
         return;
     if (job_watch_wish(&job->watch) == STOP_INTERRUPT)
         job->is_interrupted = true; /* the time was too short */
-    g_free(job->end.reason);
-    job->end.reason = g_strdup_printf("%s; dstack push %s tries again, until then it is kept in %s",
-                                      unsaved->message, job->run->name, job->run->owner.work_dir);
-    log_error("%s", job->end.reason);
-    job->keep_work_dir = true;
-    if (!work_dir_keep(job->run, &unkept))
-        log_error("%s", unkept->message);
+    keep_unsaved(job, unsaved);
 }
 
 /* Of commands that succeeded only: what others left might make the next run fail. */
 static void save_cache(struct job *job)
 {
     if (job->end.exit_code == 0 && !job->end.reason && job_watch_wish(&job->watch) == STOP_NONE)
-        cache_save(job->root, job->run, &job->watch.stop, job->log);
+        cache_save(job->root, job->run, job->caches, &job->watch.stop, job->log);
+    g_clear_pointer(&job->caches, g_ptr_array_unref);
 }
 
 static void clean(struct job *job)
@@ -305,9 +332,10 @@ static void clean(struct job *job)
 
 static void close_log(struct job *job)
 {
+    g_autofree char *keep = work_dir_output(job->run);
     g_autoptr(GError) error = NULL;
 
-    if (job->log && !log_writer_close(g_steal_pointer(&job->log), LOGS_MS, &error))
+    if (job->log && !log_writer_close(g_steal_pointer(&job->log), LOGS_MS, keep, &error))
         fail(job, error);
 }
 

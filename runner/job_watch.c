@@ -101,15 +101,33 @@ char *job_watch_why(struct job_watch *watch, enum run_status *ends)
 
 /* --- the store --- */
 
-/* A machine that was away, and whose job was started anew elsewhere: the run is no longer ours. */
-static void look_for_successor(struct job_watch *watch)
+static int64_t boot_us(void)
 {
-    g_autoptr(Run) run = run_store_load(watch->root, watch->repo, watch->name, NULL);
+    struct timespec now;
 
-    if (!run || run->attempt <= watch->attempt)
-        return;
-    log_error("run %s goes on elsewhere, as attempt %u: this one ends", watch->name, run->attempt);
-    job_watch_ask(watch, STOP_ABORT);
+    clock_gettime(CLOCK_BOOTTIME, &now); /* goes on while the machine sleeps */
+    return (int64_t)now.tv_sec * G_USEC_PER_SEC + now.tv_nsec / 1000;
+}
+
+/* A machine that was away, and whose job was started anew elsewhere: the run is no longer ours. */
+bool job_watch_confirm(struct job_watch *watch, unsigned fresh_ms, GError **error)
+{
+    int64_t begin_us = boot_us();
+    g_autoptr(Run) run = NULL;
+
+    if (begin_us - __atomic_load_n(&watch->seen_us, __ATOMIC_ACQUIRE) < fresh_ms * INT64_C(1000))
+        return true;
+    run = run_store_load(watch->root, watch->repo, watch->name, error);
+    if (!run)
+        return false;
+    if (run->attempt > watch->attempt) {
+        error_set(error, ECANCELED, "run %s goes on elsewhere, as attempt %u: this one ends",
+                  watch->name, run->attempt);
+        job_watch_ask(watch, STOP_ABORT);
+        return false;
+    }
+    __atomic_store_n(&watch->seen_us, begin_us, __ATOMIC_RELEASE);
+    return true;
 }
 
 static void beat(struct job_watch *watch)
@@ -117,12 +135,12 @@ static void beat(struct job_watch *watch)
     g_autofree char *key = g_strdup_printf("runs/%s/%s.beat", watch->repo, watch->name);
     g_autoptr(GError) error = NULL;
 
-    if (watch->run->rank == 0 && !store_write(watch->root, key, "", 0, NULL, NULL, &error))
+    if (job_watch_confirm(watch, 0, &error) &&
+        (watch->run->rank || store_write(watch->root, key, "", 0, NULL, NULL, &error)) &&
+        watch->ranks)
+        ranks_beat(watch->ranks, &error);
+    if (error)
         log_warning("%s", error->message);
-    g_clear_error(&error);
-    if (watch->ranks && !ranks_beat(watch->ranks, &error))
-        log_warning("%s", error->message);
-    look_for_successor(watch);
 }
 
 /* What becomes of the run is known when all ranks have ended: see ranks_verdict. */
@@ -275,6 +293,7 @@ bool job_watch_start(struct job_watch *watch, struct store *root, const struct r
 
     *watch =
         (struct job_watch){.root = root, .run = run, .attempt = run->attempt, .ends = RUN_STOPPED};
+    watch->seen_us = boot_us(); /* it was just taken */
     watch->engine = engine_of(run, error);
     if (!watch->engine)
         return false;

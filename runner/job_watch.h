@@ -12,11 +12,12 @@
 #include <pthread.h>
 
 struct job_watch {
-    int stop;  /* atomic: asked to end, in whichever way */
-    int over;  /* atomic: nothing more is to be saved: aborted, or out of time */
-    int wish;  /* atomic: the strongest enum stop_wish so far */
-    int asked; /* atomic: a signal came, and the engine is asked what it means */
-    int fd;    /* an eventfd, for poll */
+    int stop;        /* atomic: asked to end, in whichever way */
+    int over;        /* atomic: nothing more is to be saved: aborted, or out of time */
+    int wish;        /* atomic: the strongest enum stop_wish so far */
+    int asked;       /* atomic: a signal came, and the engine is asked what it means */
+    int64_t seen_us; /* atomic: CLOCK_BOOTTIME when the run was last seen to be this attempt's */
+    int fd;          /* an eventfd, for poll */
 
     struct store *root;
     const struct run *run; /* its spec and engine_job, which do not change */
@@ -43,6 +44,11 @@ void job_watch_stop(struct job_watch *watch);
 
 /* Looks now, instead of within a second. */
 void job_watch_look(struct job_watch *watch);
+
+/* Whether the run is this attempt's, as seen in the last FRESH_MS (0: now), for writes that would
+ * harm a later one. ECANCELED: it never will be again; another error: that is not known now. A
+ * machine that slept has seen nothing meanwhile. */
+bool job_watch_confirm(struct job_watch *watch, unsigned fresh_ms, GError **error);
 
 /* What was asked for so far. */
 enum stop_wish job_watch_wish(struct job_watch *watch);

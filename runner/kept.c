@@ -1,23 +1,27 @@
 #include "runner/kept.h"
 #include "config/error.h"
-#include "config/paths.h"
 #include "runner/code.h"
-#include "runner/machine.h"
+#include "runner/left_over.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 #include "storage/keys.h"
 #include <glib/gstdio.h>
 #include <string.h>
 
+/* A document in tags/ that cannot be read may hold any run: EBUSY, unless another tag does. */
 static bool is_tagged(struct store *root, const char *repo, const char *run, bool *tagged,
                       GError **error)
 {
-    g_autoptr(GPtrArray) tags = tags_load(root, repo, error);
+    g_autoptr(GPtrArray) unread = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) tags = tags_load(root, repo, unread, error);
 
     *tagged = false;
     for (guint i = 0; tags && i < tags->len; i++)
         if (strcmp(((const struct tag *)tags->pdata[i])->run, run) == 0)
             *tagged = true;
+    if (tags && !*tagged && unread->len)
+        return error_set(error, EBUSY, "the artifacts of %s stay, since a tag may hold them: %s",
+                         run, (const char *)unread->pdata[0]);
     return tags != NULL;
 }
 
@@ -89,11 +93,11 @@ bool kept_remove_tag(struct store *root, const char *repo, const struct tag *tag
  * could not be saved. */
 static bool remove_local_remains(const struct run *run, GError **error)
 {
-    g_autofree char *home = dstack_home(), *name = g_strconcat(run->name, ".log", NULL);
-    g_autofree char *log = g_build_filename(home, "runners", run->repo, name, NULL);
+    g_autofree char *messages = work_dir_messages(run), *output = work_dir_output(run);
 
-    g_unlink(log); /* of another machine's runner there is none */
-    return !work_dir_is_kept(run) || tree_remove(run->owner.work_dir, error);
+    g_unlink(messages); /* of another machine's runner there is none */
+    g_unlink(output);
+    return left_over_remove(run, error);
 }
 
 /* The document last: whoever is cut off can begin again. */
@@ -117,7 +121,8 @@ bool kept_remove_run(struct store *root, const char *repo, const char *name, boo
         g_propagate_error(error, g_steal_pointer(&missing));
         return false;
     }
-    if (run && !remove_document(root, run, error))
+    if (run && (!is_tagged(root, repo, name, tagged, error) || /* before anything goes */
+                !remove_document(root, run, error)))
         return false;
     if (!release(root, repo, name, tagged, &count, error))
         return false;

@@ -3,7 +3,8 @@
  * shape:   artifacts/REPO/RUN/ stays while there is a document of RUN or a tag that holds it. Who
  *          removes one of these writes first and looks at the other then; who adds a tag looks at
  *          the run again after writing: one of two at once sees the other.
- * errors:  as of run_store.h.
+ * errors:  as of run_store.h; EBUSY: a document in tags/ cannot be read, and may hold the
+ * artifacts.
  */
 #pragma once
 

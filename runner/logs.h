@@ -1,8 +1,11 @@
 /* A run's output as log segments: objects logs/REPO/RUN/NNNNNNNN, plain bytes, in order.
  *
- * shape:   a segment is written at most every 500 ms, when there is something, or at 1 MiB.
- * threads: a writer has one thread of its own that talks to the store; log_writer_add may be called
- *          from any thread and waits when 8 MiB are unsaved, so output is never dropped.
+ * shape:   a segment is written at most every 500 ms, when there is something, or at 1 MiB. One
+ * that is there is never written over: its number is taken, and the next ones are tried. threads: a
+ * writer has one thread of its own that talks to the store; log_writer_add may be called from any
+ * thread. What the store does not take waits in memory and then on disk (log_queue.h);
+ * log_writer_add waits when neither has room, so output is never dropped. limits:  without
+ * has_put_if_absent it is looked for just before it is written.
  */
 #pragma once
 
@@ -13,17 +16,28 @@ struct log_writer;
 /* What stands for RUN where its rank RANK writes: "RUN", or "RUN/rank-R". The caller's. */
 char *log_place(const char *run, unsigned rank);
 
-/* Goes on behind the segments that are there already. */
+/* Whether the run is still the caller's to write. False and ECANCELED: it never will be again;
+ * another error: that is not known now. Called from the writer's thread. */
+typedef bool log_may_write(void *user, GError **error);
+
+struct log_options {
+    const char *dir; /* where output waits that the store does not take; NULL: memory alone */
+    log_may_write *may_write; /* asked before each segment; NULL: always */
+    void *user;
+};
+
+/* Goes on behind the segments that are there already. OPTIONS may be NULL. */
 struct log_writer *log_writer_open(struct store *root, const char *repo, const char *run,
-                                   GError **error);
+                                   const struct log_options *options, GError **error);
 void log_writer_add(struct log_writer *writer, const char *data, size_t size);
 
 /* Whether log_writer_add would not wait. */
 bool log_writer_has_room(struct log_writer *writer);
 
-/* Saves what is left, for at most TIMEOUT_MS; false and *ERROR when something was lost. Frees the
- * writer in either case. */
-bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, GError **error);
+/* Saves what is left, until nothing could be saved for TIMEOUT_MS. False and *ERROR: the rest is in
+ * the file KEEP (may be NULL), or lost. Frees the writer in either case. */
+bool log_writer_close(struct log_writer *writer, unsigned timeout_ms, const char *keep,
+                      GError **error);
 
 typedef bool log_each(const char *data, size_t size, void *user, GError **error);
 

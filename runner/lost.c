@@ -10,25 +10,32 @@
 #include <signal.h>
 #include <string.h>
 
-enum { PENDING_LOST_MS = 600000, KILL_MS = 5000, MOUNT_SAVE_MS = 60000 };
+enum { KILL_MS = 5000, MOUNT_SAVE_MS = 60000 };
 
+/* Whether the run's object SUFFIX was written longer ago than LIMIT_MS. */
+static bool is_older(struct store *root, const struct run *run, const char *suffix,
+                     int64_t limit_ms, bool *older, GError **error)
+{
+    g_autofree char *key = g_strdup_printf("runs/%s/%s.%s", run->repo, run->name, suffix);
+    int64_t age_ms;
+
+    if (!store_age(root, key, &age_ms, error))
+        return false;
+    *older = age_ms > limit_ms;
+    return true;
+}
+
+/* A runner that has just taken the run has not had time for a beat. */
 static bool beat_is_old(struct store *root, const struct run *run, bool *old, GError **error)
 {
-    g_autofree char *key = g_strdup_printf("runs/%s/%s.beat", run->repo, run->name);
     g_autoptr(GError) missing = NULL;
-    struct store_object object = {0};
 
-    if (store_head(root, key, &object, &missing)) {
-        *old = run_now_ms() - object.mtime_ns / 1000000 > BEAT_LOST_MS;
-        store_object_clear(&object);
+    if (is_older(root, run, "beat", BEAT_LOST_MS, old, &missing))
         return true;
-    }
-    if (!error_is(missing, ENOENT)) {
-        g_propagate_error(error, g_steal_pointer(&missing));
-        return false;
-    }
-    *old = run_now_ms() - run->started_ms > BEAT_LOST_MS;
-    return true;
+    if (error_is(missing, ENOENT))
+        return is_older(root, run, "json", BEAT_LOST_MS, old, error);
+    g_propagate_error(error, g_steal_pointer(&missing));
+    return false;
 }
 
 /* What the engine says; one that cannot be asked knows nothing. */
@@ -51,20 +58,39 @@ static bool engine_requeues(const struct run *run)
     return engine && engine->requeues;
 }
 
-/* Nobody owns it: it waits for its engine, for the first time or once more. */
-static void find_unowned(struct run *run, const struct engine_answer *answer, struct run_fate *fate)
+/* It was claimed and never given to its engine, or given to one that knows nothing of it now and
+ * has no queue where it could wait. */
+static bool find_untaken(struct store *root, const struct run *run,
+                         const struct engine_answer *answer, struct run_fate *fate, GError **error)
 {
-    if (run->status == RUN_PENDING) {
-        fate->is_lost = run_now_ms() - run->submitted_ms > PENDING_LOST_MS && run->attempt == 1;
-        return;
-    }
+    bool is_pending = run->status == RUN_PENDING;
+
+    if (!is_pending && (answer->state != ENGINE_UNKNOWN || engine_requeues(run)))
+        return true;
+    if (!is_older(root, run, "json", UNTAKEN_LOST_MS, &fate->is_lost, error))
+        return false;
+    if (fate->is_lost)
+        fate->reason =
+            g_strdup_printf("%s within %d minutes",
+                            is_pending ? "its engine was not given it" : "no runner took it",
+                            UNTAKEN_LOST_MS / 60000);
+    return true;
+}
+
+/* Nobody owns it: it waits for its engine, for the first time or once more. */
+static bool find_unowned(struct store *root, struct run *run, const struct engine_answer *answer,
+                         struct run_fate *fate, GError **error)
+{
+    fate->ends = answer->ended;
     if (answer->state == ENGINE_QUEUED)
         run->waiting = g_strdup(answer->reason);
-    fate->is_lost = answer->state == ENGINE_GONE;
-    if (run->status != RUN_INTERRUPTED || !fate->is_lost)
-        return;
-    run->is_idle = answer->ended == RUN_INTERRUPTED;
-    fate->is_lost = !run->is_idle;
+    fate->is_lost = answer->state == ENGINE_GONE && run->status != RUN_PENDING;
+    if (run->status != RUN_INTERRUPTED)
+        return fate->is_lost || find_untaken(root, run, answer, fate, error);
+    run->is_idle = fate->is_lost ? answer->ended == RUN_INTERRUPTED
+                                 : answer->state == ENGINE_UNKNOWN && !engine_requeues(run);
+    fate->is_lost = fate->is_lost && !run->is_idle;
+    return true;
 }
 
 /* A machine's process says most; then an engine that keeps books; then the beat. */
@@ -102,12 +128,8 @@ bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, G
         return true;
     if (!run->owner.host || engine_requeues(run))
         ask_engine(run, &answer);
-    if (run->owner.host) {
-        fine = find_owned(root, run, &answer, fate, error);
-    } else {
-        fate->ends = answer.ended;
-        find_unowned(run, &answer, fate);
-    }
+    fine = run->owner.host ? find_owned(root, run, &answer, fate, error)
+                           : find_unowned(root, run, &answer, fate, error);
     if (fate->is_lost && !fate->reason && answer.state == ENGINE_GONE)
         fate->reason = g_steal_pointer(&answer.reason);
     g_free(answer.reason);

@@ -3,14 +3,15 @@
  * shape:  on the runner's own machine its process is looked at; from elsewhere the age of its
  *         heartbeat (RUN.beat, rewritten every 10 s) decides, unless its engine knows better; a run
  *         that nobody owns is asked about at its engine.
- * limits: from elsewhere, a loss is noticed after two minutes, clocks being right to a minute.
+ * clocks: ages are the store's own: that of the machine where somebody looks may be wrong.
+ * limits: from elsewhere, a loss is noticed after two minutes; that nobody took a run, after ten.
  */
 #pragma once
 
 #include "runner/run.h"
 #include "storage/store.h"
 
-enum { BEAT_EVERY_MS = 10000, BEAT_LOST_MS = 120000 };
+enum { BEAT_EVERY_MS = 10000, BEAT_LOST_MS = 120000, UNTAKEN_LOST_MS = 600000 };
 
 struct run_fate {
     bool is_lost;         /* it is not finished, and who had it is gone */

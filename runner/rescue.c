@@ -5,8 +5,11 @@
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
 
-bool run_can_be_rescued(const struct run *run)
+/* One that was interrupted, and did not begin again, has no owner any more. */
+bool run_can_be_rescued(struct run *run)
 {
+    if (!run->owner.work_dir)
+        run->owner.work_dir = work_dir_default(run);
     return run->status == RUN_FAILED && work_dir_is_kept(run);
 }
 

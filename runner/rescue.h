@@ -10,7 +10,7 @@
 #include "storage/transfer.h"
 
 /* Whether this machine has what RUN could not save. */
-bool run_can_be_rescued(const struct run *run);
+bool run_can_be_rescued(struct run *run);
 
 bool run_rescue(struct store *root, struct run *run, const struct transfer_options *options,
                 GError **error);

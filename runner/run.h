@@ -104,7 +104,7 @@ struct run {
     unsigned rank; /* of this process, of a run on several nodes */
     bool is_idle;  /* it was interrupted, and its engine will not start it again */
 
-    char *write_id; /* in JSON, never read: tells two writers of the same words apart */
+    char *write_id; /* who wrote it: random, kept from a try that failed to the one that does not */
     char *etag;     /* of the object this was read from; NULL: never written. Not in JSON */
 };
 

@@ -293,6 +293,7 @@ static void parse_state(struct reader *reader, struct run *run, json_t *state)
     run->finished_ms = get_integer(reader, state, "finished_ms", 0, INT64_MAX, 0);
     run->engine_job = get_string(reader, state, "engine_job", false);
     run->revision = get_integer(reader, state, "revision", 0, INT64_MAX - 1, 0);
+    run->write_id = get_string(reader, state, "write", false);
     parse_owner(reader, &run->owner, json_object_get(state, "owner"));
 }
 

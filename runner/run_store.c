@@ -52,22 +52,13 @@ static bool compare_first(struct store *root, const char *key, const char *condi
     return error_set(error, *condition ? ESTALE : EEXIST, "%s was written by someone else", key);
 }
 
-/* A lost answer makes the store's client send again, and the second finds the first one's bytes. */
-static bool is_ours(struct store *root, const char *key, const char *text, char **etag)
-{
-    g_autofree char *data = NULL;
-    size_t size;
-
-    return store_read(root, key, DOCUMENT_MAX, &data, &size, etag, NULL) && strcmp(data, text) == 0;
-}
-
-static bool write_document(struct store *root, struct run *run, GError **error)
+/* One try, over what run->etag says is there. */
+static bool try_write(struct store *root, struct run *run, GError **error)
 {
     const struct store_caps *caps = store_caps(root);
     g_autofree char *key = run_key(run->repo, run->name, "json");
     const char *condition = run->etag ? run->etag : "";
     g_autofree char *text = NULL, *etag = NULL;
-    g_autoptr(GError) refused = NULL;
     size_t size;
 
     if (run->etag ? !caps->has_put_if_match : !caps->has_put_if_absent) {
@@ -76,18 +67,50 @@ static bool write_document(struct store *root, struct run *run, GError **error)
         condition = NULL;
     }
     run->revision++;
-    g_free(run->write_id);
-    run->write_id = g_uuid_string_random();
     text = run_format(run, &size);
-    if (!store_write(root, key, text, size, condition, &etag, &refused) &&
-        !((error_is(refused, ESTALE) || error_is(refused, EEXIST)) &&
-          is_ours(root, key, text, &etag))) {
-        g_propagate_error(error, g_steal_pointer(&refused));
+    if (!store_write(root, key, text, size, condition, &etag, error)) {
         run->revision--;
         return false;
     }
     g_free(run->etag);
     run->etag = g_steal_pointer(&etag);
+    return true;
+}
+
+/* A try that was answered with an error may have been carried out all the same, then or later: what
+ * is there is our own word. The next one goes over it. */
+static bool find_landed(struct store *root, struct run *run, const GError *refused)
+{
+    g_autofree char *key = run_key(run->repo, run->name, "json");
+    g_autofree char *data = NULL, *etag = NULL;
+    g_autoptr(Run) there = NULL;
+    size_t size;
+
+    if ((!error_is(refused, ESTALE) && !error_is(refused, EEXIST)) ||
+        !store_read(root, key, DOCUMENT_MAX, &data, &size, &etag, NULL))
+        return false;
+    there = run_parse(run->repo, run->name, data, size, NULL);
+    if (!there || g_strcmp0(there->write_id, run->write_id) != 0)
+        return false;
+    g_free(run->etag);
+    run->etag = g_steal_pointer(&etag);
+    run->revision = there->revision;
+    return true;
+}
+
+static bool write_document(struct store *root, struct run *run, GError **error)
+{
+    g_autoptr(GError) refused = NULL;
+
+    if (!run->write_id)
+        run->write_id = g_uuid_string_random();
+    if (!try_write(root, run, &refused) &&
+        !(find_landed(root, run, refused) && try_write(root, run, error))) {
+        if (!error || !*error)
+            g_propagate_error(error, g_steal_pointer(&refused));
+        return false;
+    }
+    g_clear_pointer(&run->write_id, g_free);
     return true;
 }
 
@@ -211,8 +234,10 @@ struct run *run_store_load(struct store *root, const char *repo, const char *nam
         return NULL;
     }
     run = run_parse(repo, name, data, size, error);
-    if (run)
-        run->etag = g_steal_pointer(&etag);
+    if (!run)
+        return NULL;
+    run->etag = g_steal_pointer(&etag);
+    g_clear_pointer(&run->write_id, g_free); /* another's; ours is made when we write */
     return run;
 }
 
@@ -298,6 +323,22 @@ static bool end_unowned(struct store *root, struct run *run, bool abort, GError 
     return true;
 }
 
+/* The run may have ended between the look at it and the wish, which nobody heeds then. One that
+ * ends from now on removes it. */
+static bool withdraw_late(struct store *root, const struct run *run, GError **error)
+{
+    g_autoptr(Run) now = run_store_load(root, run->repo, run->name, error);
+
+    if (!now)
+        return false;
+    if (!run_status_is_final(now->status))
+        return true;
+    run_store_remove_signs(root, now);
+    return now->status == RUN_STOPPED || now->status == RUN_ABORTED ||
+           error_set(error, EPERM, "run %s is finished already: %s", now->name,
+                     run_status_name(now->status));
+}
+
 bool run_store_request_stop(struct store *root, const char *repo, const char *name, bool abort,
                             GError **error)
 {
@@ -316,11 +357,12 @@ bool run_store_request_stop(struct store *root, const char *repo, const char *na
         return false;
     if (before != STOP_ABORT && !store_write(root, key, text, strlen(text), NULL, NULL, error))
         return false;
-    if (run->owner.host || end_unowned(root, run, abort || before == STOP_ABORT, &raced) ||
-        error_is(raced, ESTALE)) /* a runner has it since: it will see the wish */
-        return true;
-    g_propagate_error(error, g_steal_pointer(&raced));
-    return false;
+    if (!run->owner.host && !end_unowned(root, run, abort || before == STOP_ABORT, &raced) &&
+        !error_is(raced, ESTALE)) { /* else a runner has it since: it will see the wish */
+        g_propagate_error(error, g_steal_pointer(&raced));
+        return false;
+    }
+    return withdraw_late(root, run, error);
 }
 
 /* --- removing --- */

@@ -10,7 +10,9 @@
 #include "runner/provider.h"
 #include "runner/restart.h"
 #include "runner/run_store.h"
+#include "runner/secret_box.h"
 #include "runner/secrets.h"
+#include "runner/slurm.h"
 #include "runner/variables.h"
 #include "storage/remote.h"
 #include <string.h>
@@ -20,7 +22,9 @@ static void give_up(struct store *root, struct run *run, const GError *why)
 {
     g_autoptr(GError) error = NULL;
 
-    if (!run_store_move(root, run, RUN_FAILED, why->message, &error))
+    if (run_store_move(root, run, RUN_FAILED, why->message, &error))
+        run_store_remove_signs(root, run);
+    else
         log_warning("run %s may look pending for some minutes: %s", run->name, error->message);
 }
 
@@ -234,13 +238,38 @@ static bool check_engine(const struct submit_request *request, const struct run 
     return engine && engine->check(&request->where, run, error);
 }
 
+/* A job is given all secrets of its repo, and fails without their key. Ours goes along if it is in
+ * the environment; over ssh nothing else of this machine does. */
+static bool check_key(const struct submit_request *request, GError **error)
+{
+    static const char *const look[] = {
+        "sh", "-c", "test -s \"${DSTACK_HOME:-$HOME/.dstack}/secrets.key\" && echo yes || echo no",
+        NULL};
+    const char *host = request->where.slurm ? request->where.slurm->submit_host : NULL;
+    g_autoptr(GPtrArray) names = NULL;
+    g_autofree char *answer = NULL;
+
+    if (!host || g_getenv(SECRETS_KEY_VARIABLE))
+        return true;
+    names = secrets_list(request->root, request->repo, error);
+    if (!names || !names->len)
+        return names != NULL;
+    if (!slurm_run(host, look, NULL, SLURM_ASK_MS, &answer, error))
+        return false;
+    return g_str_has_prefix(answer, "yes") ||
+           error_set(error, ENOENT,
+                     "this repo has secrets, and there is no key for them on %s: "
+                     "set " SECRETS_KEY_VARIABLE " here, or copy secrets.key to ~/.dstack there",
+                     host);
+}
+
 struct run *submit_prepare(const struct submit_request *request, GError **error)
 {
     g_autoptr(Run) run = run_new(request->repo, NULL);
 
     if (!check_variables(request, error) || !fill(run, request, error) ||
         !run_store_check(run, error) || !check_machine(run, error) ||
-        !check_engine(request, run, error) ||
+        !check_engine(request, run, error) || !check_key(request, error) ||
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&

@@ -7,8 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static char *attempt_path(const struct run *run, const char *parent, unsigned attempt)
+char *work_dir_of_attempt(const struct run *run, unsigned attempt)
 {
+    g_autofree char *parent = dstack_home_path("work");
     GString *path = g_string_new(NULL);
 
     g_string_printf(path, "%s/%s-%.8s", parent, run->name, run->id);
@@ -21,28 +22,23 @@ static char *attempt_path(const struct run *run, const char *parent, unsigned at
 
 char *work_dir_default(const struct run *run)
 {
-    g_autofree char *parent = dstack_home_path("work");
-
-    return attempt_path(run, parent, run->attempt);
+    return work_dir_of_attempt(run, run->attempt);
 }
 
-/* What an attempt left that had no time to clean up: it is over, since RUN is a later one's. */
+/* What an attempt left that was killed: it is over, since RUN is a later one's. */
 static void remove_earlier(const struct run *run)
 {
-    g_autofree char *parent = dstack_home_path("work");
-    struct run earlier = {.id = run->id, .rank = run->rank};
-
-    if (run->attempt < 2)
-        return;
-    earlier.owner.work_dir = attempt_path(run, parent, run->attempt - 1);
-    if (work_dir_is_ours(&earlier)) {
+    for (unsigned attempt = 1; attempt < run->attempt; attempt++) {
+        g_autofree char *path = work_dir_of_attempt(run, attempt);
+        const struct run earlier = {.id = run->id, .owner.work_dir = path};
         g_autoptr(GError) error = NULL;
 
-        mounts_detach(earlier.owner.work_dir);
-        if (!tree_remove(earlier.owner.work_dir, &error))
+        if (!work_dir_is_ours(&earlier))
+            continue;
+        mounts_detach(path);
+        if (!tree_remove(path, &error))
             log_warning("%s", error->message);
     }
-    g_free(earlier.owner.work_dir);
 }
 
 bool work_dir_create(struct run *run, GError **error)
@@ -94,6 +90,27 @@ bool work_dir_keep(const struct run *run, GError **error)
 bool work_dir_is_kept(const struct run *run)
 {
     return has_mark(run, "kept");
+}
+
+static char *beside(const struct run *run, const char *suffix)
+{
+    g_autofree char *home = dstack_home();
+    g_autofree char *name = g_strconcat(run->name, suffix, NULL);
+
+    return g_build_filename(home, "runners", run->repo, name, NULL);
+}
+
+char *work_dir_messages(const struct run *run)
+{
+    return beside(run, ".log");
+}
+
+char *work_dir_output(const struct run *run)
+{
+    g_autofree char *suffix =
+        run->rank ? g_strdup_printf(".rank-%u.output", run->rank) : g_strdup(".output");
+
+    return beside(run, suffix);
 }
 
 char *work_dir_commands(const struct run *run)

@@ -13,6 +13,9 @@
  * can be found and removed although its runner died before it could say so. The caller's. */
 char *work_dir_default(const struct run *run);
 
+/* That of another attempt of RUN. The caller's. */
+char *work_dir_of_attempt(const struct run *run, unsigned attempt);
+
 /* Makes it and notes it in RUN's owner. An earlier attempt's that is still there is removed. */
 bool work_dir_create(struct run *run, GError **error);
 
@@ -26,6 +29,11 @@ bool work_dir_is_kept(const struct run *run);
 /* Where an artifact or dep of path PATH is on this machine: absolute, below ~, or below the working
  * directory. NULL when RUN has no work directory. */
 char *work_dir_path(const struct run *run, const char *path);
+
+/* On this machine, beside it: the runner's own messages, and output that could not be saved. The
+ * caller's. */
+char *work_dir_messages(const struct run *run);
+char *work_dir_output(const struct run *run);
 
 /* Where the commands run. */
 char *work_dir_commands(const struct run *run);

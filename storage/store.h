@@ -181,6 +181,9 @@ bool store_head(struct store *store, const char *key, struct store_object *objec
 /* Whether KEY is there; that it is not is no error. */
 bool store_has(struct store *store, const char *key, bool *has, GError **error);
 
+/* How long ago KEY was written, by the store's own clock: that of this machine may be wrong. */
+bool store_age(struct store *store, const char *key, int64_t *age_ms, GError **error);
+
 /* The whole object as bytes, with a zero byte behind them. EFBIG above LIMIT. ETAG may be NULL. */
 bool store_read(struct store *store, const char *key, size_t limit, char **data, size_t *size,
                 char **etag, GError **error);

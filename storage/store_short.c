@@ -29,6 +29,18 @@ bool store_has(struct store *store, const char *key, bool *has, GError **error)
     return false;
 }
 
+bool store_age(struct store *store, const char *key, int64_t *age_ms, GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_HEAD, key);
+    int64_t now_ns;
+
+    if (!store_run(store, call, error))
+        return false;
+    now_ns = call->answered_ns ? call->answered_ns : g_get_real_time() * 1000;
+    *age_ms = call->object.mtime_ns ? MAX(now_ns - call->object.mtime_ns, 0) / 1000000 : 0;
+    return true;
+}
+
 static bool read_size(struct store *store, const char *key, size_t limit,
                       struct store_object *object, GError **error)
 {

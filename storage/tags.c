@@ -2,13 +2,19 @@
 
 #include "config/artifact_path.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "storage/keys.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TAG_BYTES_MAX = 1024 * 1024, ARTIFACTS_MAX = 4096, GROWN = 4096 /* since it was listed */ };
+enum {
+    TAG_VERSION = 1,
+    TAG_BYTES_MAX = 1024 * 1024,
+    ARTIFACTS_MAX = 4096,
+    GROWN = 4096 /* since it was listed */
+};
 
 struct tag *tag_new(const char *name, const char *run)
 {
@@ -58,14 +64,18 @@ struct tag *tag_parse(const char *name, const char *text, size_t size, GError **
 {
     json_t *document = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
     const char *run = NULL, *owner = NULL;
-    json_int_t created_ms = 0;
+    json_int_t created_ms = 0, version = TAG_VERSION;
     struct tag *tag = NULL;
     int is_folder = 0;
 
-    if (document &&
-        json_unpack(document, "{s:s, s?s, s?I, s?b}", "run", &run, "owner", &owner, "created_ms",
-                    &created_ms, "folder", &is_folder) == 0 &&
-        keys_name_is_valid(run)) {
+    if (json_unpack(document, "{s?I}", "version", &version) == 0 && version > TAG_VERSION) {
+        error_set(error, ENOTSUP,
+                  "tag %s was written by a newer dstack (version %" JSON_INTEGER_FORMAT
+                  "): update this one",
+                  name, version);
+    } else if (json_unpack(document, "{s?I, s:s, s?s, s?I, s?b}", "version", &version, "run", &run,
+                           "owner", &owner, "created_ms", &created_ms, "folder", &is_folder) == 0 &&
+               keys_name_is_valid(run)) {
         tag = tag_new(name, run);
         tag->owner = g_strdup(owner);
         tag->created_ms = MAX(created_ms, 0);
@@ -80,9 +90,9 @@ struct tag *tag_parse(const char *name, const char *text, size_t size, GError **
 
 static char *format(const char *repo, const struct tag *tag)
 {
-    json_t *document =
-        json_pack("{s:i, s:s, s:s, s:s, s:I}", "version", 1, "repo", repo, "run", tag->run, "owner",
-                  g_get_user_name(), "created_ms", (json_int_t)(g_get_real_time() / 1000));
+    json_t *document = json_pack("{s:i, s:s, s:s, s:s, s:I}", "version", TAG_VERSION, "repo", repo,
+                                 "run", tag->run, "owner", g_get_user_name(), "created_ms",
+                                 (json_int_t)(g_get_real_time() / 1000));
     json_t *paths = json_array();
     char *text;
 
@@ -159,7 +169,8 @@ bool tag_save(struct store *root, const char *repo, const struct tag *tag, bool 
 
     if (old && strcmp(old->run, tag->run) == 0)
         return true;
-    if (!old && !error_is(why, ENOENT) && !(move && keys_name_is_valid(tag->name))) {
+    if (!old && !error_is(why, ENOENT) &&
+        !(move && error_is(why, EINVAL) && keys_name_is_valid(tag->name))) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
@@ -199,26 +210,41 @@ static void call_free(gpointer data)
     store_call_unref(call);
 }
 
-/* What is no tag is left out, and so is one that was deleted meanwhile. */
-static bool add_tag(GPtrArray *tags, const struct store_call *call, size_t skip, GError **error)
+static void add_unread(GPtrArray *unread, const char *key, const GError *why)
+{
+    g_autofree char *text = g_strdup_printf("%s: %s", key, why ? why->message : "no name of a tag");
+
+    if (unread)
+        g_ptr_array_add(unread, g_steal_pointer(&text));
+    else
+        log_warning("%s", text);
+}
+
+/* Hidden names are nobody's; a tag that was deleted meanwhile is left out. */
+static bool add_tag(GPtrArray *tags, GPtrArray *unread, const struct store_call *call, size_t skip,
+                    GError **error)
 {
     g_autofree char *name = g_strndup(call->key + skip, strlen(call->key) - skip - strlen(".json"));
-    struct tag *tag;
+    g_autoptr(GError) why = NULL;
+    struct tag *tag = NULL;
 
     if (call->error && !error_is(call->error, ENOENT)) {
         if (error && !*error)
             *error = g_error_copy(call->error);
         return false;
     }
-    tag = call->error || !keys_name_is_valid(name)
-              ? NULL
-              : tag_parse(name, call->iov[0].iov_base, call->received_bytes, NULL);
+    if (call->error || *name == '.')
+        return true;
+    if (keys_name_is_valid(name))
+        tag = tag_parse(name, call->iov[0].iov_base, call->received_bytes, &why);
     if (tag)
         g_ptr_array_add(tags, tag);
+    else
+        add_unread(unread, call->key, why);
     return true;
 }
 
-GPtrArray *tags_load(struct store *root, const char *repo, GError **error)
+GPtrArray *tags_load(struct store *root, const char *repo, GPtrArray *unread, GError **error)
 {
     g_autoptr(GPtrArray) tags = g_ptr_array_new_with_free_func((GDestroyNotify)tag_free);
     g_autoptr(GPtrArray) calls = g_ptr_array_new_with_free_func(call_free);
@@ -231,7 +257,7 @@ GPtrArray *tags_load(struct store *root, const char *repo, GError **error)
         while (started < calls->len && started < i + parallel)
             store_start(root, calls->pdata[started++], NULL, NULL);
         store_wait(calls->pdata[i]);
-        ok = add_tag(tags, calls->pdata[i], strlen(prefix), error);
+        ok = add_tag(tags, unread, calls->pdata[i], strlen(prefix), error);
     }
     for (guint i = 0; i < started; i++) /* their buffers are freed next */
         store_wait(calls->pdata[i]);

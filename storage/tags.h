@@ -3,7 +3,8 @@
  * shape:  a tag holds the artifacts under one run's prefix and says which they are, so that it is
  *         enough when the run's document is gone. A tag of a folder (tags add -a) has a prefix of
  *         its own and no run.
- * errors: ENOENT: no such tag; EINVAL: no tag document, or no name for one; EEXIST: another run's.
+ * errors: ENOENT: no such tag; EINVAL: no tag document, or no name for one; ENOTSUP: a newer
+ *         version's; EEXIST: another run's.
  * owns:   a tag owns everything in it.
  * safety: documents are foreign bytes: names and paths are checked here.
  */
@@ -29,12 +30,15 @@ struct tag *tag_parse(const char *name, const char *text, size_t size, GError **
 
 struct tag *tag_load(struct store *root, const char *repo, const char *name, GError **error);
 
-/* All of REPO, by name. One LIST, and the documents many at a time. GPtrArray of struct tag*. */
-GPtrArray *tags_load(struct store *root, const char *repo, GError **error);
+/* All of REPO, by name. One LIST, and the documents many at a time. GPtrArray of struct tag*.
+ * UNREAD (char*) gets a sentence for each document that is none we know: what it holds is not
+ * known. NULL: these are warnings. */
+GPtrArray *tags_load(struct store *root, const char *repo, GPtrArray *unread, GError **error);
 
 /* EEXIST, with the run that has it, unless the tag is free. */
 bool tag_check_free(struct store *root, const char *repo, const char *name, GError **error);
 
-/* Writes TAG with the current user and time. EEXIST when it is another run's, unless MOVE. */
+/* Writes TAG with the current user and time. EEXIST when it is another run's, unless MOVE, which
+ * goes over what is no tag document, too. */
 bool tag_save(struct store *root, const char *repo, const struct tag *tag, bool move,
               GError **error);

@@ -66,7 +66,8 @@ bool cli_parse(const struct command *command, const GOptionEntry *entries, int *
 
 int cli_fail(GError *error)
 {
-    cli_say("dstack", error ? error->message : "failed");
+    if (error)
+        cli_say("dstack", error->message);
     g_clear_error(&error);
     return 1;
 }
@@ -123,6 +124,31 @@ struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error)
     if (!roots->opened->pdata[i - 1])
         roots->opened->pdata[i - 1] = remote_open(roots->remotes->pdata[i - 1], error);
     return roots->opened->pdata[i - 1];
+}
+
+static void say_which(const struct cli_roots *roots, unsigned i, const GError *why)
+{
+    const struct remote *remote = i ? roots->remotes->pdata[i - 1] : NULL;
+    g_autofree char *text = g_strdup_printf("%s%s: %s", remote ? "remote " : "this machine",
+                                            remote ? remote->name : "", why->message);
+
+    cli_say("dstack", text);
+}
+
+bool cli_each_root(struct cli_roots *roots, cli_each *each, void *user)
+{
+    bool all = true;
+
+    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
+        g_autoptr(GError) why = NULL;
+        struct store *root = cli_root(roots, i, &why);
+
+        if (root && each(roots, root, user, &why))
+            continue;
+        say_which(roots, i, why);
+        all = false;
+    }
+    return all;
 }
 
 bool cli_resolve_in(struct store *root, const char *repo, const char *name, char **run,

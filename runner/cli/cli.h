@@ -49,7 +49,7 @@ bool cli_is_coloured(int fd);
 /* "WHO: TEXT" on stderr, as one line whatever TEXT holds. */
 void cli_say(const char *who, const char *text);
 
-/* "dstack: MESSAGE" on stderr; frees ERROR. Returns 1. */
+/* "dstack: MESSAGE" on stderr; frees ERROR. NULL: it was said already. Returns 1. */
 int cli_fail(GError *error);
 
 /* The repo of the current directory, and the roots where runs are: this machine's, then the
@@ -69,6 +69,11 @@ void cli_roots_clear(struct cli_roots *roots);
  * first wanted, so that what is done here works without it. */
 unsigned cli_roots_count(const struct cli_roots *roots);
 struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error);
+
+/* Gives every root to EACH. One that is away, or for which EACH fails, is said on stderr, and the
+ * others have their turn all the same. False: there was such a one. */
+typedef bool cli_each(struct cli_roots *roots, struct store *root, void *user, GError **error);
+bool cli_each_root(struct cli_roots *roots, cli_each *each, void *user);
 
 /* The root that has run NAME; borrowed. ENOENT, with what to do, when none has it. */
 struct store *cli_find_run(struct cli_roots *roots, const char *name, GError **error);

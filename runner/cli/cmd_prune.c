@@ -6,24 +6,26 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool prune(struct cli_roots *roots, const char *workflow, uint64_t *count, GError **error)
-{
-    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
-        struct store *root = cli_root(roots, i, error);
-        uint64_t here = 0;
+struct pruned {
+    const char *workflow;
+    uint64_t count;
+};
 
-        if (!root || !cache_prune(root, roots->repo.id, workflow, &here, error))
-            return false;
-        *count += here;
-    }
-    return true;
+static bool prune(struct cli_roots *roots, struct store *root, void *user, GError **error)
+{
+    struct pruned *pruned = user;
+    uint64_t here = 0;
+    bool fine = cache_prune(root, roots->repo.id, pruned->workflow, &here, error);
+
+    pruned->count += here;
+    return fine;
 }
 
 static int run_prune(const struct command *command, int argc, char **argv)
 {
     struct cli_roots roots;
+    struct pruned pruned = {0};
     GError *error = NULL;
-    uint64_t count = 0;
     int status;
     bool ok;
 
@@ -33,10 +35,12 @@ static int run_prune(const struct command *command, int argc, char **argv)
         cli_say("dstack prune", "there is only: dstack prune cache WORKFLOW");
         return 2;
     }
-    ok = cli_roots_open(&roots, &error) && prune(&roots, argv[2], &count, &error);
+    pruned.workflow = argv[2];
+    ok = cli_roots_open(&roots, &error) && cache_check(argv[2], &error) &&
+         cli_each_root(&roots, prune, &pruned);
     cli_roots_clear(&roots);
     if (ok)
-        fprintf(stderr, "%" PRIu64 " files removed\n", count);
+        fprintf(stderr, "%" PRIu64 " files removed\n", pruned.count);
     return ok ? 0 : cli_fail(error);
 }
 

@@ -45,11 +45,21 @@ static int newest_first(const void *a, const void *b)
     return x->submitted_ms < y->submitted_ms ? 1 : x->submitted_ms > y->submitted_ms ? -1 : 0;
 }
 
+struct search {
+    const char *only; /* NULL: every run */
+    GHashTable *seen; /* "NAME SUBMITTED" */
+    GPtrArray *rows;
+};
+
 /* Appends what ROOT has; a run that was pushed is shown once. */
-static bool add_runs(struct store *root, const char *repo, const char *only, GHashTable *seen,
-                     GPtrArray *rows, GError **error)
+static bool add_runs(struct cli_roots *roots, struct store *root, void *user, GError **error)
 {
-    g_autoptr(GPtrArray) list = run_store_list(root, repo, error);
+    struct search *search = user;
+    g_autoptr(GPtrArray) list = NULL;
+
+    if (search->only && search->rows->len)
+        return true;
+    list = run_store_list(root, roots->repo.id, error);
 
     for (guint i = 0; list && i < list->len; i++) {
         struct run_summary *summary = list->pdata[i];
@@ -57,30 +67,27 @@ static bool add_runs(struct store *root, const char *repo, const char *only, GHa
             g_strdup_printf("%s %" G_GINT64_FORMAT, summary->name, summary->submitted_ms);
         struct row *row;
 
-        if ((only && strcmp(only, summary->name) != 0) ||
-            !g_hash_table_add(seen, g_steal_pointer(&key)))
+        if ((search->only && strcmp(search->only, summary->name) != 0) ||
+            !g_hash_table_add(search->seen, g_steal_pointer(&key)))
             continue;
         row = g_new0(struct row, 1);
         *row = (struct row){summary, root, NULL};
-        g_ptr_array_add(rows, row);
+        g_ptr_array_add(search->rows, row);
         list->pdata[i] = NULL;
     }
     return list != NULL;
 }
 
-/* False when a root could not be asked; ROWS holds what the ones before it have. */
+/* False: a root could not be asked, and ROWS holds what the others have; or *ERROR. */
 static bool find_runs(struct cli_roots *roots, const char *only, GPtrArray *rows, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    struct search search = {only, seen, rows};
 
-    for (unsigned i = 0; i < cli_roots_count(roots) && !(only && rows->len); i++) {
-        struct store *root = cli_root(roots, i, error);
-
-        if (!root || !add_runs(root, roots->repo.id, only, seen, rows, error))
-            return false;
-    }
-    return !only || rows->len ||
-           error_set(error, ENOENT, "no run %s in repo %s; see dstack ps -a", only, roots->repo.id);
+    return cli_each_root(roots, add_runs, &search) &&
+           (!only || rows->len ||
+            error_set(error, ENOENT, "no run %s in repo %s; see dstack ps -a", only,
+                      roots->repo.id));
 }
 
 /* Without -a: the unfinished runs, or else the last one that finished. */
@@ -97,7 +104,7 @@ static void keep_current(GPtrArray *rows)
 
 static bool add_tags_of(struct store *root, const char *repo, GPtrArray *rows, GError **error)
 {
-    g_autoptr(GPtrArray) tags = tags_load(root, repo, error);
+    g_autoptr(GPtrArray) tags = tags_load(root, repo, NULL, error);
     g_autoptr(GHashTable) of_run = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
 
     for (guint i = 0; tags && i < tags->len; i++) {

@@ -36,8 +36,9 @@ static bool remove_one(struct cli_roots *roots, const char *name, GError **error
 
 /* Every finished run; one that started again or was removed by somebody else meanwhile is passed
  * over. */
-static bool remove_in(struct store *root, const char *repo, GError **error)
+static bool remove_in(struct cli_roots *roots, struct store *root, void *user, GError **error)
 {
+    const char *repo = roots->repo.id;
     g_autoptr(GPtrArray) runs = run_store_list(root, repo, error);
 
     for (guint i = 0; runs && i < runs->len; i++) {
@@ -58,17 +59,6 @@ static bool remove_in(struct store *root, const char *repo, GError **error)
             say_tagged(summary->name);
     }
     return runs != NULL;
-}
-
-static bool remove_all(struct cli_roots *roots, GError **error)
-{
-    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
-        struct store *root = cli_root(roots, i, error);
-
-        if (!root || !remove_in(root, roots->repo.id, error))
-            return false;
-    }
-    return true;
 }
 
 static int run_rm(const struct command *command, int argc, char **argv)
@@ -95,7 +85,7 @@ static int run_rm(const struct command *command, int argc, char **argv)
                              true))
         return 1;
     ok = cli_roots_open(&roots, &error) &&
-         (all ? remove_all(&roots, &error) : remove_one(&roots, argv[1], &error));
+         (all ? cli_each_root(&roots, remove_in, NULL) : remove_one(&roots, argv[1], &error));
     cli_roots_clear(&roots);
     return ok ? 0 : cli_fail(error);
 }

@@ -116,6 +116,7 @@ static bool go_on(const struct submit_request *request, struct run **final, GErr
         if (start_again(request, run, &raced) || error_is(raced, ESTALE))
             return true;
     } else if (run_store_move(request->root, run, RUN_FAILED, why_not, &raced)) {
+        run_store_remove_signs(request->root, run);
         *final = g_steal_pointer(&run);
         return true;
     }

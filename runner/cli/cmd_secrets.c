@@ -169,35 +169,39 @@ static int compare(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static bool add_names(struct cli_roots *roots, struct store *root, void *user, GError **error)
+{
+    g_autoptr(GPtrArray) names = secrets_list(root, roots->repo.id, error);
+    GPtrArray *all = user;
+
+    for (guint i = 0; names && i < names->len; i++)
+        if (!g_ptr_array_find_with_equal_func(all, names->pdata[i], g_str_equal, NULL))
+            g_ptr_array_add(all, g_strdup(names->pdata[i]));
+    return names != NULL;
+}
+
 /* The names alone: those of every root, once each. */
-static bool list(struct cli_roots *roots, GError **error)
+static bool list(struct cli_roots *roots)
 {
     g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func(g_free);
+    bool complete = cli_each_root(roots, add_names, all);
     struct cli_table table;
 
-    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
-        struct store *root = cli_root(roots, i, error);
-        g_autoptr(GPtrArray) names = root ? secrets_list(root, roots->repo.id, error) : NULL;
-
-        if (!names)
-            return false;
-        for (guint k = 0; k < names->len; k++)
-            if (!g_ptr_array_find_with_equal_func(all, names->pdata[k], g_str_equal, NULL))
-                g_ptr_array_add(all, g_strdup(names->pdata[k]));
-    }
+    if (!complete && !all->len)
+        return false;
     g_ptr_array_sort(all, compare);
     cli_table_init(&table, 1);
     cli_table_add(&table, "NAME");
     for (guint i = 0; i < all->len; i++)
         cli_table_add(&table, all->pdata[i]);
     cli_table_print(&table);
-    return true;
+    return complete;
 }
 
 static bool act(struct cli_roots *roots, int argc, char **argv, bool yes, GError **error)
 {
     if (argc == 1)
-        return list(roots, error);
+        return list(roots);
     if (strcmp(argv[1], "add") == 0)
         return add(roots, argv[2], argc > 3 ? argv[3] : NULL, yes, error);
     if (strcmp(argv[1], "update") == 0)

@@ -25,29 +25,26 @@ static gint newest_first(gconstpointer a, gconstpointer b)
                                           : strcmp(x->name, y->name);
 }
 
+struct found {
+    GPtrArray *all;
+    GHashTable *seen;
+};
+
 /* A tag that was pushed is shown once. */
-static GPtrArray *find_tags(struct cli_roots *roots, GError **error)
+static bool add_tags(struct cli_roots *roots, struct store *root, void *user, GError **error)
 {
-    g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func((GDestroyNotify)tag_free);
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GPtrArray) tags = tags_load(root, roots->repo.id, NULL, error);
+    struct found *found = user;
 
-    for (unsigned i = 0; i < cli_roots_count(roots); i++) {
-        struct store *root = cli_root(roots, i, error);
-        g_autoptr(GPtrArray) tags = root ? tags_load(root, roots->repo.id, error) : NULL;
+    for (guint i = 0; tags && i < tags->len; i++) {
+        struct tag *tag = tags->pdata[i];
 
-        if (!tags)
-            return NULL;
-        for (guint j = 0; j < tags->len; j++) {
-            struct tag *tag = tags->pdata[j];
-
-            if (!g_hash_table_add(seen, tag->name))
-                continue;
-            tags->pdata[j] = NULL;
-            g_ptr_array_add(all, tag);
-        }
+        if (!g_hash_table_add(found->seen, tag->name))
+            continue;
+        tags->pdata[i] = NULL;
+        g_ptr_array_add(found->all, tag);
     }
-    g_ptr_array_sort(all, newest_first);
-    return g_steal_pointer(&all);
+    return tags != NULL;
 }
 
 static void print_json(GPtrArray *tags)
@@ -89,15 +86,21 @@ static void print_table(GPtrArray *tags)
     cli_table_print(&table);
 }
 
-static bool list(struct cli_roots *roots, bool json, GError **error)
+static bool list(struct cli_roots *roots, bool json)
 {
-    g_autoptr(GPtrArray) tags = find_tags(roots, error);
+    g_autoptr(GPtrArray) tags = g_ptr_array_new_with_free_func((GDestroyNotify)tag_free);
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    struct found found = {tags, seen};
+    bool complete = cli_each_root(roots, add_tags, &found);
 
-    if (tags && json)
+    if (!complete && !tags->len)
+        return false;
+    g_ptr_array_sort(tags, newest_first);
+    if (json)
         print_json(tags);
-    else if (tags)
+    else
         print_table(tags);
-    return tags != NULL;
+    return complete;
 }
 
 /* --- adding --- */
@@ -188,6 +191,16 @@ static bool add_folders(struct cli_roots *roots, const char *name, char **folder
 
 /* --- deleting --- */
 
+/* It is damaged, and keeps every run: only the document goes. */
+static bool remove_unreadable(struct store *root, const char *repo, const char *name,
+                              const GError *why, GError **error)
+{
+    g_autofree char *key = keys_tag(repo, name);
+
+    fprintf(stderr, "%s: deleted; what it held is not known, and stays\n", why->message);
+    return store_delete(root, key, error);
+}
+
 static bool delete_tag(struct cli_roots *roots, const char *name, GError **error)
 {
     bool found = false;
@@ -199,13 +212,16 @@ static bool delete_tag(struct cli_roots *roots, const char *name, GError **error
 
         if (!root)
             return false;
-        if (!tag && !error_is(why, ENOENT)) {
+        if (!tag && error_is(why, EINVAL) && keys_name_is_valid(name)) {
+            if (!remove_unreadable(root, roots->repo.id, name, why, error))
+                return false;
+        } else if (!tag && !error_is(why, ENOENT)) {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;
         }
         if (tag && !kept_remove_tag(root, roots->repo.id, tag, error))
             return false;
-        found = found || tag;
+        found = found || tag || error_is(why, EINVAL);
     }
     return found ? true : error_set(error, ENOENT, "no tag %s; see dstack tags", name);
 }
@@ -224,7 +240,7 @@ static int act(struct cli_roots *roots, int argc, char **argv, const struct opti
     if (strcmp(verb, "add") != 0 && options->folders)
         return -1;
     if (argc == 1)
-        return list(roots, options->json, error);
+        return list(roots, options->json);
     if (strcmp(verb, "add") == 0 && argc == 4 && !options->folders)
         return add(roots, argv[2], argv[3], options->yes, error);
     if (strcmp(verb, "add") == 0 && argc == 3 && options->folders)

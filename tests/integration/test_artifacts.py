@@ -167,6 +167,21 @@ def test_a_cache_forgets_what_is_gone(world):
         assert world.ok("run", "w").splitlines()[2:] == seen
 
 
+def test_a_cache_that_did_not_come_down_stays_as_it_is(world):
+    world.write(yaml(("w", ["mkdir -p pip/a; touch pip/a/b pip/c"], ["cache: [pip]"]),))
+    world.ok("run", "w")
+    caches = world.home / "cache"
+    before = tree(caches)
+    (world.repo / "pip").mkdir()
+    (world.repo / "pip" / "a").write_text("in the way")
+    world.write(yaml(("w", ["rm -f pip/c; touch pip/d"], ["cache: [pip]"]),))
+    assert "cache pip was not restored, and will not be saved: " in world.ok("run", "w")
+    assert tree(caches) == before
+    (world.repo / "pip" / "a").unlink()
+    assert "not restored" not in world.ok("run", "w")
+    assert {p.name for p in caches.rglob("*") if p.is_file()} == {"b", "d"}
+
+
 def test_a_cache_that_cannot_be_kept_fails_nothing(world):
     world.write(yaml(("w", ["rmdir pip; echo file > pip"], ["cache: [pip]"])))
     done = world.run("run", "w")

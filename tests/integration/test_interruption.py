@@ -1,13 +1,21 @@
 """Interruption where nobody requeues: a cloud takes the machine away, and `dstack run` starts again."""
+import contextlib
+import copy
 import http.server
 import json
+import os
+import shutil
+import signal
 import threading
+import time
 
 import pytest
 
-from cli_world import FINAL, LIMIT_S, needs_root, rgw, world  # noqa: F401
+from cli_world import FINAL, LIMIT_S, needs_root, processes_of, rgw, world  # noqa: F401
 from conftest import wait_for
 
+UNSAVABLE = "$(printf 'a\\377b')"  # a name that no key can have
+HELLO = "  - name: hello\n    provider: bash\n    commands: [echo hello]\n"
 COUNT = """workflows:
   - name: count
     provider: bash
@@ -44,9 +52,16 @@ class Google(http.server.ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def serve(self, world):
+        world.environment.update(DSTACK_CLOUD="gcp", DSTACK_METADATA_URL=self.url())
+
     def preempt(self):
         """Once: the machine of the next attempt is another one."""
         self.changed.set()
+
+    def again(self):
+        self.changed.clear()
+        self.taken = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -77,7 +92,7 @@ def google():
 
 
 def begin(world, google, retry):
-    world.environment.update(DSTACK_CLOUD="gcp", DSTACK_METADATA_URL=google.url())
+    google.serve(world)
     world.write(COUNT.replace("{retry}", retry))
 
 
@@ -113,8 +128,7 @@ def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
     rgw.wait_status(name, *FINAL)
     run = json.loads(rgw.ok("ps", name, "-v", "--json"))[0]
     assert run["status"] == "failed" and "gcp takes the machine away" in run["reason"], run
-    google.changed.clear()
-    google.taken = False
+    google.again()
     begin(rgw, google, "{duration: 1h}")
     name = rgw.begin("count", "--remote")
     wait_for(lambda: "half-way" in rgw.ok("logs", name), LIMIT_S, "it is half-way")
@@ -124,3 +138,88 @@ def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
     assert "attempt 2 resumed 1" in rgw.ok("logs", name)
     assert "finished already: done" in rgw.refuses("run", "--resume", name)
     rgw.assert_nothing_left()
+
+
+def elsewhere(world, directory):
+    """Another machine of the same person: the same repo and remote, another home."""
+    there = copy.copy(world)
+    there.home = directory / "elsewhere"
+    there.home.mkdir()
+    shutil.copy(world.home / "config.yaml", there.home)
+    there.environment = {**world.environment, "DSTACK_HOME": str(there.home)}
+    return there
+
+
+def call_lost(store, name):
+    """As its runner's machine had been away for an hour."""
+    path = next(store.glob(f"runs/*/{name}.json"))
+    document = json.loads(path.read_text())
+    document["state"]["owner"]["machine"] = "elsewhere"
+    document["state"]["engine_job"] = "7 7 elsewhere"
+    path.write_text(json.dumps(document))
+    for sign in store.glob(f"runs/*/{name}.*"):
+        os.utime(sign, (time.time() - 3600,) * 2)
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # a sleep of a moment
+            os.kill(pid, number)
+
+
+def test_an_attempt_that_comes_back_harms_nothing_of_its_successor(world, tmp_path):
+    """Its machine stood still for an hour; meanwhile the run went on elsewhere, and ended."""
+    store = tmp_path / "store"
+    world.ok("config", "--storage", f"file://{store}")
+    world.write("workflows:\n  - name: w\n    provider: bash\n    retry: {attempts: 3}\n    artifacts: [output]\n"
+                "    commands:\n      - echo attempt $DSTACK_RUN_ATTEMPT | tee output/a; echo up\n"
+                f"      - if [ -z \"$DSTACK_RESUMED\" ]; then while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; fi\n"
+                "      - seq -f \"$DSTACK_RUN_ATTEMPT says %g\" 1000\n")
+    name = world.begin("w", "--remote")
+    stopped = processes_of(world.home)
+    signal_all(stopped, signal.SIGSTOP)
+    try:
+        there = elsewhere(world, tmp_path)
+        call_lost(store, name)
+        there.ok("run", "--resume", name)
+        log = there.ok("logs", name)
+        assert log.count("\n2 says ") == 1000 and "1 says" not in log
+        (tmp_path / "go").touch()
+    finally:
+        signal_all(stopped, signal.SIGCONT)
+    wait_for(lambda: not processes_of(world.home), LIMIT_S, "the first attempt ends")
+    assert there.ok("logs", name) == log
+    assert there.last()["status"] == "done"
+    there.ok("cp", name, "output/a", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "attempt 2\n"
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_what_there_was_no_time_to_save(world, google, tmp_path, where):
+    """It stays where it is: the next attempt saves it, or takes over without it, and it goes."""
+    google.serve(world)
+    world.ok("config", "--storage", f"file://{tmp_path}/store")
+    world.write("workflows:\n  - name: w\n    provider: bash\n    artifacts: [output]\n    retry: {attempts: 3}\n"
+                "    commands: |\n      echo \"had $(cat output/n)\"\n"
+                "      if [ -z \"$DSTACK_RESUMED\" ]; then\n"
+                f"        echo 1 > output/{UNSAVABLE}; echo up; sleep 60 & wait $!\n      fi\n" + HELLO)
+    name = world.begin("w", "--remote")
+    google.preempt()
+    world.wait_status(name, "interrupted")
+    kept, = (world.home / "work").iterdir()
+    assert f"kept in {kept} for the next attempt" in world.ok("ps", "-v", name)
+    for path in (kept / "code" / "output").iterdir():
+        path.rename(path.parent / "n")
+    world.ok("run", "hello", "--remote")
+    assert kept.exists()
+    there = world if where == "here" else elsewhere(world, tmp_path)
+    out = there.ok("run", "--resume", name)
+    assert f"had {1 if where == 'here' else ''}\n" in out.split("--- attempt 2")[1]
+    if where == "elsewhere":
+        assert kept.exists()
+        world.ok("run", "hello", "--remote")
+    assert not kept.exists()
+    assert {run["status"] for run in world.runs()} == {"done"}
+    assert world.files(name) == (["output/n"] if where == "here" else [])
+    world.assert_nothing_left()

@@ -1,6 +1,8 @@
 """Where dstack is called: homes of every kind, directories below a repo, submodules."""
+import json
 import os
 import pwd
+import re
 import subprocess
 
 import pytest
@@ -91,3 +93,27 @@ def test_two_terminals_at_once(world):
         assert process.communicate(timeout=30)[0] == "" and process.returncode == 0
     assert sorted(world.ok("completion", "--", "run", "--remote=").split()) == \
         [f"--remote={name}" for name in names]
+
+
+def test_what_is_there_is_shown_when_one_of_two_remotes_is_away(world, tmp_path):
+    """The default one is away: what the other has is shown all the same."""
+    for name in ("away", "near"):
+        world.ok("config", "--storage", f"file://{tmp_path}/{name}", "--name", name)
+        world.ok("run", "bash", "-c", "echo x > o/a", "-a", "o", "-t", f"of-{name}", "--remote", name)
+        world.ok("secrets", "add", f"OF_{name}", "value")
+    world.ok("run", "hello")
+    config = world.home / "config.yaml"
+    config.write_text(re.sub("storage: .*away.*", "storage: s3://nowhere\n    endpoint: http://127.0.0.1:1",
+                             config.read_text()))
+    world.environment.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s")
+
+    def shows(*command):
+        done = world.run(*command)
+        assert done.returncode == 1, (command, done.out)
+        assert re.match("dstack: remote away: .*127.0.0.1:1", done.err) and done.err.count("dstack: ") == 1, done.err
+        return done.out
+
+    assert [r["workflow"] for r in json.loads(shows("ps", "-a", "--json"))] == ["hello", "bash"]
+    assert [t["tag"] for t in json.loads(shows("tags", "--json"))] == ["of-near"]
+    assert shows("secrets").split() == ["NAME", "OF_away", "OF_near"]
+    assert len(shows("rm", "-a", "-y").split()) == 2

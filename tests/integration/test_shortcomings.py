@@ -1,10 +1,13 @@
 """Where the system that this one follows falls short, and what happens here instead: on the S3 server."""
 import json
 import os
+import re
+import time
 
-from cli_world import LIMIT_S, Terminal, rgw, world
+from cli_world import LIMIT_S, Terminal, needs_root, rgw, world
 from conftest import wait_for
 from test_artifacts import UNSAVABLE, tree, yaml
+from test_interruption import google  # noqa: F401
 
 LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 
@@ -68,6 +71,32 @@ def test_5_a_mounted_artifact_ends_done_and_cleanly_unmounted(rgw):
     assert rgw.last()["status"] == "done"
     assert rgw.files(rgw.last()["run"]) == ["output/a", "output/big"]
     assert not any(".dstack-mount" in key for key in rgw.remote.keys("artifacts/"))
+    rgw.assert_nothing_left()
+
+
+@needs_root
+def test_6_an_interrupted_run_comes_back_whole_and_not_for_ever(rgw, google):
+    """Both kinds of artifacts, at once, with all that was asked for, as often as the workflow says."""
+    google.serve(rgw)
+    rgw.write(yaml(("w", ["echo \"$WHO $0 $(cat live/n) $(cat saved/n)\"",
+                          "for d in live saved; do echo $DSTACK_RUN_ATTEMPT >> $d/n; done",
+                          "echo up; sleep 60 & wait $!"],
+                    ["artifacts: [{path: live, mount: true}, saved]", "env: [WHO=me]", "ports: 1",
+                     "retry: {attempts: 2}"])))
+    process = rgw.start("run", "w", "--remote")
+    for attempt in (1, 2):
+        wait_for(lambda: rgw.runs() and rgw.ok("logs", rgw.last()["run"]).count("up\n") == attempt, LIMIT_S,
+                 f"attempt {attempt} is up")
+        begin = time.monotonic()
+        google.preempt()
+        if attempt == 1:
+            wait_for(lambda: "attempt 2" in rgw.ok("logs", rgw.last()["run"]), LIMIT_S, "the next one begins")
+            assert time.monotonic() - begin < 20  # not minutes
+            google.again()
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode != 0 and "its 2 attempts are used up" in err, err
+    assert re.search("^me .* 1 1$", out, re.M), out
+    assert rgw.last()["status"] == "failed" and rgw.files(rgw.last()["run"]) == ["live/n", "saved/n"]
     rgw.assert_nothing_left()
 
 

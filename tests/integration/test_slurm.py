@@ -229,9 +229,19 @@ def test_a_submit_host_and_a_node_that_has_nothing(cluster, slurm, tmp_path):
     (tools / "ssh").chmod(0o755)
     cluster.environment["PATH"] = f"{tools}:{path}"
     cluster.configure("--slurm-submit-host", "me@login", "--slurm-option", "--hold")
-    cluster.write(workflows(workflow("away", "echo here > live/a; echo done by $HOME", [("live", True)])))
-    done = subprocess.run([tools / "dstack", "run", "away", "--remote", "-d"], cwd=cluster.repo,
-                          env=cluster.environment, capture_output=True, text=True, timeout=LIMIT_S)
+    cluster.write(workflows(workflow("away", "echo here > live/a; echo done by $HOME, ${#WORD}", [("live", True)])))
+    cluster.ok("secrets", "add", "WORD", "magic")
+
+    def submit():
+        return subprocess.run([tools / "dstack", "run", "away", "--remote", "-d"], cwd=cluster.repo,
+                              env=cluster.environment, capture_output=True, text=True, timeout=LIMIT_S)
+
+    refused = submit()
+    assert refused.returncode == 1 and "no key for them on me@login" in refused.stderr, refused.stderr
+    assert not cluster.runs()
+    key = (cluster.home / "secrets.key").read_text().strip()
+    cluster.environment["DSTACK_SECRETS_KEY"] = key
+    done = submit()
     assert done.returncode == 0, done.stderr
     name = done.stdout.splitlines()[1].split()[0]
     assert cluster.state(name)["engine_job"].endswith(" test me@login")
@@ -241,11 +251,11 @@ def test_a_submit_host_and_a_node_that_has_nothing(cluster, slurm, tmp_path):
     slurm.run("scontrol", "release", cluster.number(name))
     state = cluster.wait_state(name, *FINAL)
     assert state["status"] == "done", (state, (there / ".dstack/runners").exists())
-    assert f"done by {there}" in cluster.output(name)
+    assert f"done by {there}, 5" in cluster.output(name)
     assert cluster.artifact(name, "live/a") == b"here\n"
     fetched = [p.name for p in (there / ".dstack/bin").glob("*/*")]
     assert sorted(fetched) == ["dstack-mount", "dstack-runner"]
     log = (tmp_path / "ssh.log").read_text()
     assert "BatchMode=yes" in log and "-- me@login " in log
-    assert cluster.remote.environment["AWS_SECRET_ACCESS_KEY"] not in log
+    assert cluster.remote.environment["AWS_SECRET_ACCESS_KEY"] not in log and key not in log
     cluster.assert_nothing_left()

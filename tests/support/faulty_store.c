@@ -19,6 +19,7 @@ struct faulty_store {
     enum store_verb verb;
     unsigned first, last; /* of the calls that fail */
     int code;
+    bool lands; /* it is carried out all the same */
     unsigned delay_ms, answer_delay_ms, matched, in_flight, most_in_flight;
     unsigned calls[STORE_VERBS + 1];
     uint64_t received_bytes;
@@ -27,7 +28,7 @@ struct faulty_store {
 struct faulty_job {
     struct faulty_store *store;
     struct store_call *call;
-    bool fails;
+    bool fails, lands;
     int code;
     unsigned delay_ms, answer_delay_ms;
 };
@@ -39,14 +40,15 @@ static void run_job(void *data)
     GError *error = NULL;
 
     g_usleep(job->delay_ms * 1000);
-    if (job->fails) {
-        error_set(&error, job->code, "%s: injected", job->call->key);
-    } else {
+    if (!job->fails || job->lands) {
         g_autoptr(StoreCall) copy = call_copy_request(job->call);
 
-        store_run(store->below, copy, &error);
-        call_move_answer(job->call, copy);
+        store_run(store->below, copy, job->fails ? NULL : &error);
+        if (!job->fails)
+            call_move_answer(job->call, copy);
     }
+    if (job->fails)
+        error_set(&error, job->code, "%s: injected", job->call->key);
     g_usleep(job->answer_delay_ms * 1000);
     pthread_mutex_lock(&store->lock);
     store->received_bytes += job->call->received_bytes;
@@ -70,6 +72,7 @@ static void faulty_start(struct store *base, struct store_call *call)
         job->fails = store->matched >= store->first && store->matched <= store->last;
     }
     job->code = store->code;
+    job->lands = store->lands;
     job->delay_ms = store->delay_ms;
     job->answer_delay_ms = store->answer_delay_ms;
     store->in_flight++;
@@ -112,18 +115,31 @@ struct store *faulty_store_new(struct store *below)
     return &store->base;
 }
 
-void faulty_store_fail(struct store *base, enum store_verb verb, unsigned n, unsigned count,
-                       int code)
+static void set_rule(struct store *base, enum store_verb verb, unsigned n, unsigned count, int code,
+                     bool lands)
 {
     struct faulty_store *store = (struct faulty_store *)base;
 
     pthread_mutex_lock(&store->lock);
+    store->lands = lands;
     store->verb = verb;
     store->matched = 0;
     store->first = n;
     store->last = count ? n + count - 1 : 0;
     store->code = code;
     pthread_mutex_unlock(&store->lock);
+}
+
+void faulty_store_fail(struct store *base, enum store_verb verb, unsigned n, unsigned count,
+                       int code)
+{
+    set_rule(base, verb, n, count, code, false);
+}
+
+void faulty_store_lose(struct store *base, enum store_verb verb, unsigned n, unsigned count,
+                       int code)
+{
+    set_rule(base, verb, n, count, code, true);
 }
 
 void faulty_store_delay(struct store *base, unsigned delay_ms)

@@ -11,6 +11,9 @@ struct store *faulty_store_new(struct store *below); /* holds a reference */
 /* The N-th call of VERB from now on, and the COUNT-1 after it, fail with CODE. */
 void faulty_store_fail(struct store *store, enum store_verb verb, unsigned n, unsigned count,
                        int code);
+/* The same, but the calls are carried out: their answers alone are lost. */
+void faulty_store_lose(struct store *store, enum store_verb verb, unsigned n, unsigned count,
+                       int code);
 /* Every call is answered DELAY_MS later. */
 void faulty_store_delay(struct store *store, unsigned delay_ms);
 /* Calls are carried out at once, and answered late. */

@@ -31,6 +31,7 @@ struct memory_store {
     GTree *objects; /* key -> memory_object */
     GTree *uploads; /* id -> memory_upload */
     unsigned long last_etag, last_upload;
+    int64_t ahead_ns; /* of this machine's clock */
 };
 
 struct memory_job {
@@ -63,6 +64,12 @@ static int compare_keys(const void *a, const void *b, void *user)
     return strcmp(a, b);
 }
 
+/* lock held */
+static int64_t clock_ns(const struct memory_store *store)
+{
+    return g_get_real_time() * 1000 + store->ahead_ns;
+}
+
 static struct memory_object *object_new(struct memory_store *store, GBytes *body,
                                         GHashTable *metadata)
 {
@@ -70,7 +77,7 @@ static struct memory_object *object_new(struct memory_store *store, GBytes *body
 
     object->body = body;
     object->etag = g_strdup_printf("m%lu", ++store->last_etag);
-    object->mtime_ns = g_get_real_time() * 1000;
+    object->mtime_ns = clock_ns(store);
     object->metadata = metadata_copy(metadata);
     return object;
 }
@@ -235,7 +242,7 @@ static void do_begin(struct memory_store *store, struct store_call *call, GError
     struct memory_upload *upload = g_new0(struct memory_upload, 1);
 
     upload->key = g_strdup(call->key);
-    upload->started_ns = g_get_real_time() * 1000;
+    upload->started_ns = clock_ns(store);
     upload->metadata = metadata_copy(call->metadata);
     upload->parts = g_hash_table_new_full(NULL, NULL, NULL, object_free);
     call->upload_id = g_strdup_printf("u%08lu", ++store->last_upload);
@@ -371,9 +378,9 @@ static void run_call(void *data)
     } else {
         pthread_mutex_lock(&job->store->lock);
         verbs[job->call->verb](job->store, job->call, &error);
+        job->call->answered_ns = clock_ns(job->store);
         pthread_mutex_unlock(&job->store->lock);
     }
-    job->call->answered_ns = g_get_real_time() * 1000;
     store_complete(job->call, error);
 }
 
@@ -450,4 +457,13 @@ unsigned memory_store_uploads(struct store *base)
     count = (unsigned)g_tree_nnodes(store->uploads);
     pthread_mutex_unlock(&store->lock);
     return count;
+}
+
+void memory_store_set_clock(struct store *base, int64_t ahead_ms)
+{
+    struct memory_store *store = (struct memory_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    store->ahead_ns = ahead_ms * 1000000;
+    pthread_mutex_unlock(&store->lock);
 }

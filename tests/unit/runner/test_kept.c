@@ -82,6 +82,28 @@ Test(kept, a_tag_of_a_run_that_goes_at_the_same_moment_does_not_stay)
     cr_assert_not(has(root, "tags/demo/best.json") || has(root, ARTIFACT));
 }
 
+Test(kept, a_tag_document_that_cannot_be_read_keeps_everything)
+{
+    static const char *const TEXTS[] = {"{\"version\":2,\"runs\":[\"a-1\"]}", "{", ""};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(TEXTS); i++) {
+        g_autoptr(Store) root = memory_store_new();
+        g_autoptr(Run) run = add_run(root, "a-1", RUN_FAILED);
+        g_autoptr(GError) error = NULL;
+        bool tagged;
+
+        cr_assert(
+            store_write(root, "tags/demo/new.json", TEXTS[i], strlen(TEXTS[i]), NULL, NULL, NULL));
+        cr_assert_not(kept_remove_run(root, "demo", "a-1", &tagged, &error));
+        cr_assert(error_is(error, EBUSY) && strstr(error->message, "tags/demo/new.json"), "%s",
+                  error->message);
+        cr_assert(has(root, ARTIFACT) && has(root, "runs/demo/a-1.json"));
+        cr_assert(store_delete(root, "tags/demo/new.json", NULL));
+        cr_assert(kept_remove_run(root, "demo", "a-1", &tagged, NULL));
+        cr_assert_not(has(root, ARTIFACT));
+    }
+}
+
 Test(kept, an_unfinished_run_stays)
 {
     g_autoptr(Store) root = memory_store_new();

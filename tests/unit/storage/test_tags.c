@@ -47,10 +47,10 @@ Test(tags, a_tag_is_moved_only_when_that_is_asked_for)
     cr_assert_str_eq(tag->run, "calm-owl-2");
 }
 
-Test(tags, many_are_listed_and_what_is_none_is_left_out)
+Test(tags, many_are_listed_and_what_is_none_is_named)
 {
     g_autoptr(Store) root = memory_store_new();
-    g_autoptr(GPtrArray) tags = NULL;
+    g_autoptr(GPtrArray) tags = NULL, unread = g_ptr_array_new_with_free_func(g_free);
 
     for (int i = 0; i < 100; i++) {
         g_autofree char *name = g_strdup_printf("tag-%03d", i);
@@ -61,8 +61,10 @@ Test(tags, many_are_listed_and_what_is_none_is_left_out)
     cr_assert(store_write(root, "tags/demo/empty.json", "", 0, NULL, NULL, NULL));
     cr_assert(store_write(root, "tags/demo/.hidden.json", "{\"run\":\"a\"}", 11, NULL, NULL, NULL));
     cr_assert(store_write(root, "tags/other/x.json", "{\"run\":\"a\"}", 11, NULL, NULL, NULL));
-    tags = tags_load(root, "demo", NULL);
+    tags = tags_load(root, "demo", unread, NULL);
     cr_assert_not_null(tags);
+    cr_assert_eq(unread->len, 2);
+    cr_assert_str_eq(unread->pdata[0], "tags/demo/bad.json: tag bad: not a tag document");
     cr_assert_eq(tags->len, 100);
     cr_assert_str_eq(((struct tag *)tags->pdata[42])->name, "tag-042");
 }
@@ -79,6 +81,8 @@ Test(tags, foreign_documents)
         {"{\"run\":\"a-1\",\"artifacts\":[\"../x\"]}", true, false},
         {"{\"run\":\"a-1\",\"artifacts\":[7]}", true, false},
         {"{\"run\":\"a-1\",\"artifacts\":\"x\"}", true, false},
+        {"{\"run\":\"a-1\",\"version\":1}", true, false},
+        {"{\"run\":\"a-1\",\"version\":\"1\"}", false, false},
         {"{\"run\":\"../x\"}", false, false},
         {"{\"run\":7}", false, false},
         {"{\"run\":\"a\",\"owner\":7}", false, false},
@@ -96,4 +100,17 @@ Test(tags, foreign_documents)
         if (tag)
             cr_assert_eq(tag->artifacts != NULL, CASES[i].knows_artifacts, "%s", CASES[i].text);
     }
+}
+
+Test(tags, a_newer_versions_is_neither_read_nor_written_over)
+{
+    static const char NEWER[] = "{\"version\":2,\"runs\":[\"a-1\",\"a-2\"]}";
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(GError) error = NULL, moved = NULL;
+
+    cr_assert(store_write(root, "tags/demo/best.json", NEWER, sizeof(NEWER) - 1, NULL, NULL, NULL));
+    cr_assert_null(tag_load(root, "demo", "best", &error));
+    cr_assert(error_is(error, ENOTSUP) && strstr(error->message, "newer"), "%s", error->message);
+    cr_assert_not(save(root, "best", "calm-owl-1", true, &moved));
+    cr_assert(error_is(moved, ENOTSUP), "%s", moved->message);
 }
