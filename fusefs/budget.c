@@ -177,10 +177,26 @@ static uint8_t *map_large(struct budget *budget)
     return memory;
 }
 
-/* Of the process alone; NULL: there is none. */
-static uint8_t *map_memory(struct budget *budget, size_t capacity)
+static uint8_t *take_warm(struct budget *budget)
 {
-    return capacity < BUFFER_MAX ? g_try_malloc(capacity) : map_large(budget);
+    uint8_t *warm = NULL;
+
+    pthread_mutex_lock(&budget->lock);
+    if (budget->idle->len)
+        warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
+    pthread_mutex_unlock(&budget->lock);
+    return warm;
+}
+
+/* Of the process alone; NULL: there is none. */
+static uint8_t *find_memory(struct budget *budget, size_t capacity)
+{
+    uint8_t *warm;
+
+    if (capacity < BUFFER_MAX)
+        return g_try_malloc(capacity);
+    warm = take_warm(budget);
+    return warm ? warm : map_large(budget);
 }
 
 static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum budget_lane lane,
@@ -193,7 +209,7 @@ static struct buffer *make_buffer(struct budget *budget, size_t capacity, enum b
         memory = journal_alloc(budget->journal, capacity);
     if (!memory) {
         in_journal = false;
-        memory = map_memory(budget, capacity);
+        memory = find_memory(budget, capacity); /* what has no room there is recycled too */
     }
     if (!memory) {
         give_back(budget, capacity, NULL);

@@ -236,6 +236,11 @@ int fs_statfs(struct fs *fs, struct statvfs *st)
     return 0;
 }
 
+uint64_t fs_budget_bytes(struct fs *fs)
+{
+    return budget_limit_bytes(fs->budget);
+}
+
 uint64_t fs_peak_bytes(struct fs *fs)
 {
     return budget_peak_bytes(fs->budget);

@@ -166,5 +166,7 @@ struct fs_recovered {
 };
 const struct fs_recovered *fs_recovered(const struct fs *fs);
 
+uint64_t fs_budget_bytes(struct fs *fs);
+
 /* For tests and the status file. */
 uint64_t fs_peak_bytes(struct fs *fs);

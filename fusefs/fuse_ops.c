@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define MAX_REQUEST  (1024 * 1024)
+#define MIN_WRITE    (128 * 1024)
 #define MAX_THREADS  128
 #define READAHEAD_KB 4096
 
@@ -94,12 +95,23 @@ static void reply_entry(fuse_req_t req, int error, const struct stat *st)
         fs_forget(fs, st->st_ino, 1);
 }
 
+/* Each thread that serves a write holds its bytes beside the budget: with a small one they are
+ * fewer, so that 64 of them are a sixteenth of it. */
+static unsigned max_write(uint64_t budget_bytes)
+{
+    unsigned bytes = MAX_REQUEST;
+
+    while (bytes > MIN_WRITE && bytes > budget_bytes / 1024)
+        bytes /= 2;
+    return bytes;
+}
+
 static void op_init(void *user, struct fuse_conn_info *conn)
 {
     struct fuse_ops *ops = user;
 
     conn->max_read = MAX_REQUEST; /* must be the mount option's value too */
-    conn->max_write = MAX_REQUEST;
+    conn->max_write = max_write(fs_budget_bytes(ops->fs));
     conn->max_readahead = READAHEAD_KB * 1024;
     conn->max_background = 64;
     conn->congestion_threshold = 48;

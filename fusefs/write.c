@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define ROOM_TIMEOUT_MS 100
-#define SMALL_WRITE     (64 * 1024)
+#define SMALL_WRITE     (BUFFER_MAX / 2) /* fits into the room of a buffer, which was made for more */
 
 void inode_mark_dirty(struct fs *fs, struct inode *inode)
 {

@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 
-from conftest import Mount, program
+from conftest import Mount, program, wait_for
 from fault_proxy import Fault, Proxy, s3_error
 from test_faults import through
+from test_journal import Gate
 
 SECRETS = ("testsecret", "another+Secret", "a+Very/Secret+Session/Token==")
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
@@ -127,3 +129,52 @@ def test_names_from_outside_stay_inside(s3_store, directory):
     assert result.returncode == 1   # some of them no file can have
     assert not (directory / "escape").exists() and not (directory / "to/escape").exists()
     assert sorted(os.listdir(directory / "to")) == ["below"]
+
+
+@pytest.fixture
+def namespace(open_directory):
+    """The process of a mount namespace in which everybody may open /dev/fuse; COMMAND in it as nobody."""
+    node, ready = open_directory / "fuse", open_directory / "ready"
+    holder = subprocess.Popen(["unshare", "-m", "sh", "-c", f"mknod -m 666 {node} c 10 229 && "
+                               f"mount --bind {node} /dev/fuse && touch {ready} && exec sleep 300"])
+    try:
+        wait_for(ready.exists, 10, "the namespace is there")
+        yield holder.pid, ["nsenter", "-m", "-t", str(holder.pid), *NOBODY]
+    finally:
+        holder.kill()
+        holder.wait(10)
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="becomes another user")
+def test_a_drain_of_no_use_ends_in_time_for_who_is_not_root(s3_store, open_directory, namespace):
+    """The store is away, and a close waits for it: nobody but root can end its request by force."""
+    holder, nobody = namespace
+    mountpoint, journal, status = (open_directory / name for name in ("mnt", "journal", "status.json"))
+    binary = shutil.copy(program("dstack-mount"), open_directory)   # where everybody may enter
+    for path, mode in ((open_directory, 0o755), (mountpoint, 0o755), (journal, 0o700)):
+        path.mkdir(exist_ok=True)
+        path.chmod(mode)
+        os.chown(path, 65534, 65534)
+    with Gate(s3_store) as gate:
+        mount = subprocess.Popen(
+            [*nobody, binary, s3_store.url, mountpoint, "-f", *s3_store.arguments, "--journal", journal,
+             "--status-file", status, "--drain-timeout", "2"],
+            env={**os.environ, **s3_store.environment}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: status.exists() and '"ready"' in status.read_text(), 20, "the mount is ready")
+            subprocess.run([*nobody, "ls", mountpoint], check=True, timeout=20)     # names are known
+            gate.close()
+            writer = subprocess.Popen([*nobody, "dd", "if=/dev/zero", f"of={mountpoint}/file", "bs=64k", "count=1",
+                                       "conv=fsync"], stderr=subprocess.DEVNULL)
+            time.sleep(1)
+            assert writer.poll() is None
+            began = time.monotonic()
+            mount.send_signal(signal.SIGTERM)
+            said = mount.communicate(timeout=20)[1]
+            assert mount.returncode == 1 and "not saved: file" in said, said
+            assert time.monotonic() - began < 2 + 5
+            assert str(mountpoint) not in pathlib.Path(f"/proc/{holder}/mounts").read_text()
+            assert writer.wait(10) != 0
+        finally:
+            mount.kill()
+            mount.wait(10)

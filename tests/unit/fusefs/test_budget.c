@@ -1,7 +1,11 @@
 /* Many writers and readers share a budget that is smaller than what they have under way. */
 #include "tests/unit/fusefs/fixture.h"
 
+#include "fusefs/budget.h"
+#include "fusefs/journal.h"
 #include "storage/store_driver.h"
+
+#include <glib/gstdio.h>
 
 #include <pthread.h>
 
@@ -113,4 +117,30 @@ Test(budget, many_slow_writers_and_readers_come_to_their_end)
         expect_written(i);
     cr_assert_leq(fs_peak_bytes(fs), BUDGET);
     cr_assert_geq(fs_peak_bytes(fs), BUDGET / 2, "the budget was never tight: this proves nothing");
+}
+
+/* Without room in the journal too: it has none before it begins. */
+Test(budget, large_buffers_are_recycled_whatever_memory_they_are_of)
+{
+    g_autofree char *directory = g_dir_make_tmp("budget-XXXXXX", NULL);
+    struct journal *journal = journal_open(directory, "source", 64u << 20, NULL);
+    struct budget *recycling = budget_new(64u << 20);
+    g_autoptr(GHashTable) places = g_hash_table_new(NULL, NULL);
+
+    cr_assert_not_null(journal);
+    budget_use_journal(recycling, journal);
+    for (int i = 0; i < 20; i++) {
+        struct buffer *one = buffer_try_new(recycling, BUFFER_MAX, BUDGET_DIRTY);
+        struct buffer *two = buffer_try_new(recycling, BUFFER_MAX, BUDGET_DIRTY);
+
+        cr_assert(one && two && !one->in_journal);
+        g_hash_table_add(places, one->data);
+        g_hash_table_add(places, two->data);
+        buffer_unref(one);
+        buffer_unref(two);
+    }
+    cr_expect_eq(g_hash_table_size(places), 2, "%u", g_hash_table_size(places));
+    budget_free(recycling);
+    cr_expect_not(journal_close(journal));
+    cr_assert_eq(g_rmdir(directory), 0);
 }

@@ -2,7 +2,7 @@
  * that what is dirty stays known. */
 #include "tests/unit/fusefs/fixture.h"
 
-#include "fusefs/lease.h"
+#include "fusefs/fs_internal.h"
 #include "storage/store_driver.h"
 #include "tests/support/held_store.h"
 
@@ -126,4 +126,28 @@ Test(pressure, a_long_directory_is_not_listed_for_each_name)
     cr_assert_leq(held_store_calls(store, STORE_LIST) - before, 10, "one short look for each name");
     fs_free(fs);
     lease_release(options.lease);
+}
+
+/* cp writes 128 KiB at a time: what it wrote, and little more, is taken out of the budget. */
+Test(pressure, writes_of_every_size_take_about_what_they_are)
+{
+    struct fs_options options = {.sync_interval_ms = 3600000, .budget_bytes = 64 * MIB};
+    static char block[MIB];
+
+    fs = fs_new(store, &options);
+    for (size_t size = 1000; size <= MIB; size = size * 9 / 4) {
+        g_autofree char *name = g_strdup_printf("%zu", size);
+        uint64_t before = budget_used_bytes(fs->budget), used;
+        struct stat st;
+        struct fs_file *file = create(name, &st);
+
+        for (uint64_t at = 0; at < 4 * MIB; at += size)
+            cr_assert_eq(fs_write(fs, &caller, file, at, block, size), 0);
+        used = budget_used_bytes(fs->budget) - before;
+        cr_expect_leq(used, 8 * MIB + MIB, "%zu: %zu KiB", size, (size_t)used / 1024);
+        cr_assert_eq(fs_flush(fs, &caller, file), 0);
+        fs_release(fs, file);
+    }
+    cr_assert(fs_drain(fs, 10000, NULL));
+    fs_free(fs);
 }
