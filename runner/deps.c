@@ -91,6 +91,21 @@ static bool add_artifacts(struct run *run, struct store *root, const struct name
                                          named->text, producer));
 }
 
+static struct tag *load_tag(struct store *root, const struct named *named, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    struct tag *tag = tag_load(root, named->repo, named->name, &why);
+
+    if (!tag && error_is(why, ENOENT))
+        error_set(
+            error, ENOENT,
+            "dep :%s: there is no such tag in %s: see dstack tags, or get one with dstack pull",
+            named->text, named->repo);
+    else if (!tag)
+        g_propagate_prefixed_error(error, g_steal_pointer(&why), "dep :%s: ", named->text);
+    return tag;
+}
+
 bool deps_add(struct run *run, struct store *root, const struct workflow_dep *dep, GError **error)
 {
     const char *text = dep->workflow ? dep->workflow : dep->tag ? dep->tag : dep->run;
@@ -103,10 +118,8 @@ bool deps_add(struct run *run, struct store *root, const struct workflow_dep *de
     if (dep->workflow) {
         producer = last_done(root, &named, error);
     } else if (dep->tag) {
-        tag = tag_load(root, named.repo, named.name, error);
+        tag = load_tag(root, &named, error);
         producer = tag ? g_strdup(tag->run) : NULL;
-        if (!tag)
-            g_prefix_error(error, "dep %s: ", text);
     } else {
         producer = g_strdup(named.name);
     }

@@ -16,13 +16,14 @@
 #include "runner/provider.h"
 #include "runner/secret_box.h"
 #include "runner/secrets.h"
+#include "runner/tool.h"
 #include "runner/work_dir.h"
 #include <string.h>
 #include <unistd.h>
 
 #define PASSWORD_VARIABLE "DSTACK_REGISTRY_PASSWORD"
 
-enum { REMOVE_TRIES = 3 };
+enum { REMOVE_TRIES = 3, DAEMON_MS = 10000 };
 
 /* $1 the client, $2 the image, $3 the user or nothing; then the client's whole command. */
 static const char HOST[] =
@@ -70,23 +71,43 @@ static const char INSIDE[] =
 static const char SHELL[] = "if command -v bash >/dev/null; then exec bash -e /dstack-script; fi\n"
                             "exec sh -e /dstack-script\n";
 
-static char *find_client(GError **error)
+/* Docker's client may be there without its daemon. */
+static bool has_daemon(const char *docker, GError **error)
 {
-    const char *wanted = g_getenv("DSTACK_CONTAINER_ENGINE");
-    const char *names[] = {wanted && *wanted ? wanted : "docker", "podman"};
-    guint count = wanted && *wanted ? 1 : 2;
+    const char *const argv[] = {docker, "version", NULL};
+    const struct tool tool = {argv, NULL, DAEMON_MS};
 
-    for (guint i = 0; i < count; i++) {
-        char *found = g_find_program_in_path(names[i]);
+    return tool_run(&tool, NULL, error);
+}
 
-        if (found)
-            return found;
-    }
-    if (count == 1)
-        error_set(error, ENOENT, "DSTACK_CONTAINER_ENGINE is %s, which is not there", wanted);
+static char *find_either(GError **error)
+{
+    g_autofree char *docker = g_find_program_in_path("docker");
+    g_autofree char *podman = g_find_program_in_path("podman");
+    g_autoptr(GError) why = NULL;
+
+    if (docker && has_daemon(docker, &why))
+        return g_steal_pointer(&docker);
+    if (podman)
+        return g_steal_pointer(&podman);
+    if (docker)
+        error_set(error, EIO, "docker cannot be used, and there is no podman: %s", why->message);
     else
         error_set(error, ENOENT, "provider docker needs docker or podman: neither is in PATH");
     return NULL;
+}
+
+static char *find_client(GError **error)
+{
+    const char *wanted = g_getenv("DSTACK_CONTAINER_ENGINE");
+    char *found;
+
+    if (!wanted || !*wanted)
+        return find_either(error);
+    found = g_find_program_in_path(wanted);
+    if (!found)
+        error_set(error, ENOENT, "DSTACK_CONTAINER_ENGINE is %s, which is not there", wanted);
+    return found;
 }
 
 static bool is_podman(const char *client)

@@ -129,8 +129,9 @@ struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error)
 static void say_which(const struct cli_roots *roots, unsigned i, const GError *why)
 {
     const struct remote *remote = i ? roots->remotes->pdata[i - 1] : NULL;
-    g_autofree char *text = g_strdup_printf("%s%s: %s", remote ? "remote " : "this machine",
-                                            remote ? remote->name : "", why->message);
+    g_autofree char *text =
+        g_strdup_printf("%s%s: %s", remote ? "remote " : "this machine", remote ? remote->name : "",
+                        why ? why->message : "it failed");
 
     cli_say("dstack", text);
 }

@@ -124,6 +124,18 @@ static bool list_artifact(struct listing *l, struct store *root, const char *art
     return ok;
 }
 
+/* SEARCH is the beginning of PATH/FILE, as it is shown, or of FILE alone. */
+static const char *search_in(const char *path, const char *search)
+{
+    size_t length = strlen(path);
+
+    if (g_str_has_prefix(search, "./"))
+        search += 2;
+    if (g_str_has_prefix(search, path) && search[length] == '/')
+        return search + length + 1;
+    return g_str_has_prefix(path, search) ? "" : search;
+}
+
 static bool list_run(struct listing *l, struct store *root, const char *repo, const char *name,
                      const struct tag *tag, const char *search, GError **error)
 {
@@ -132,7 +144,7 @@ static bool list_run(struct listing *l, struct store *root, const char *repo, co
     for (char **path = paths; path && *path; path++) {
         g_autofree char *prefix = run_artifact_prefix(repo, name, *path);
 
-        if (!list_artifact(l, root, prefix, *path, search, error))
+        if (!list_artifact(l, root, prefix, *path, search_in(*path, search), error))
             return false;
     }
     return paths != NULL;

@@ -173,8 +173,11 @@ def test_ls_shows_groups_and_totals(world):
         ["PATH", "FILE", "SIZE"], ["out", "a", "2B"], ["d/"]]
     assert [line.split() for line in world.ok("ls", "-t", name).splitlines()[1:]] == [
         ["out", "a", "2B"], ["d/", "7B"]]
-    assert [line.split() for line in world.ok("ls", "-r", name, "d").splitlines()[1:]] == [
-        ["out", "d/b", "3B"], ["d/e/c", "4B"]]
+    for prefix in ("d", "out/d", "./out/d/"):
+        assert [line.split() for line in world.ok("ls", "-r", name, prefix).splitlines()[1:]] == [
+            ["out", "d/b", "3B"], ["d/e/c", "4B"]], prefix
+    assert len(world.ok("ls", "-r", name, "ou").splitlines()) == 4
+    assert world.ok("ls", "-r", name, "none").splitlines() == ["PATH  FILE  SIZE"]
 
 
 # --- workflows that cannot be ---

@@ -4,7 +4,8 @@ import subprocess
 import time
 
 from cli_world import LIMIT_S, Terminal, rgw, world
-from conftest import program, wait_for
+from conftest import S3Store, program, wait_for
+from fault_proxy import Proxy
 
 LONG = os.environ.get("DSTACK_TEST_LONG") == "1"
 LINES = 2000000 if LONG else 200000
@@ -73,3 +74,26 @@ def test_since_and_attach(world):
     assert world.ok("logs", name, "-s", str(int(time.time()) - 3600)) == "old\nnew\nlast\n"
     for wrong in ("soon", "-5", "9" * 30, ""):
         assert f"--since {wrong}" in world.refuses("logs", name, f"--since={wrong}")
+
+
+def test_commands_go_on_while_the_store_is_away(world, tmp_path):
+    """They write more than memory may hold; when the store is back, all of it is there."""
+    store = S3Store()
+    world.environment.update(store.environment)
+    lines = 300000
+    (world.repo / "flood.py").write_text(FLOOD.format(lines=lines))
+    try:
+        with Proxy(store.endpoint) as proxy:
+            world.ok("config", "--storage", store.url, "--endpoint", proxy.url, "--region", "us-east-1")
+            name = world.begin("bash", "--remote", "-c", f"echo up; while [ ! -e {tmp_path}/go ]; do sleep 0.1; "
+                               f"done; python3 flood.py; touch {tmp_path}/written; sleep 2")
+            proxy.gone()
+            (tmp_path / "go").touch()
+            wait_for((tmp_path / "written").exists, LIMIT_S, "the commands have written it all")
+            proxy.back()
+            world.wait_status(name, "done")
+            shown = world.ok("logs", name, limit=120).splitlines()
+        assert shown == ["up"] + [f"{i:07} of a line that is neither short nor long" for i in range(lines)] + ["end"]
+        world.assert_nothing_left()
+    finally:
+        store.remove_all()

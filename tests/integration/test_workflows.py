@@ -246,6 +246,20 @@ def test_ports_are_handed_over_and_clashes_refused(world):
     assert len(world.runs()) == 2
 
 
+def test_docker_without_its_daemon_gives_way_to_podman(world):
+    world.write("workflows:\n  - name: w\n    provider: docker\n    image: box\n")
+    poor_path(world)
+    path = world.environment["PATH"]
+    fake(world, "docker", "#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    world.environment["PATH"] = f"{world.home.parent}/fake:{path}"
+    line = world.refuses("run", "w")
+    assert "docker cannot be used" in line and "no podman" in line and "Cannot connect" in line
+    world.assert_nothing_made()
+    fake(world, "podman", "#!/bin/sh\n[ $1 != run ] || echo podman runs\n")
+    world.environment["PATH"] = f"{world.home.parent}/fake:{path}"
+    assert output(world.run("run", "w")) == ["podman runs"]
+
+
 def test_python_of_a_version(world):
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     fake(world, f"python{minor}", f"#!/bin/sh\nexec {sys.executable} \"$@\"\n").unlink()
@@ -430,6 +444,7 @@ def test_containers_from_the_command_line(podman):
 
 
 FAKE_DOCKER = r"""#!/bin/sh
+[ "$1" != version ] || exit 0
 { printf '%s\n' "$@"; echo "-- config ${DOCKER_CONFIG-none}"; } >> "$FAKE_LOG"
 case $1 in
     login) sed 's/^/stdin: /' >> "$FAKE_LOG"; echo x > "$DOCKER_CONFIG/config.json";;
