@@ -1,9 +1,10 @@
 #include "runner/slurm_job.h"
+#include <stdio.h>
 #include <string.h>
 
 #define COMPLAINT "dstack: "
 
-enum { LATE_MS = 1000, LEFT_MAX_MS = 600000 };
+enum { LATE_MS = 1000, LEFT_MAX_MS = 600000, CLOCKS_MS = 2000 };
 
 /* "KEY=VALUE" ends at the next " Key=": values may hold spaces. */
 static size_t value_length(const char *value)
@@ -48,6 +49,29 @@ static int64_t time_field(const char *text, const char *key)
     return time ? g_date_time_to_unix(time) : 0;
 }
 
+/* "[DAYS-]HH:MM:SS"; -1: it is not. */
+static int64_t span_s(const char *text)
+{
+    unsigned days = 0, hours, minutes, seconds;
+
+    if (!text || (sscanf(text, "%5u-%2u:%2u:%2u", &days, &hours, &minutes, &seconds) != 4 &&
+                  (days = 0, sscanf(text, "%2u:%2u:%2u", &hours, &minutes, &seconds) != 3)))
+        return -1;
+    return ((days * INT64_C(24) + hours) * 60 + minutes) * 60 + seconds;
+}
+
+/* A running job has run since its start, unless it was held up on the way. */
+static int64_t slurms_now(const char *text)
+{
+    g_autofree char *running = field(text, "RunTime"), *state = field(text, "JobState");
+    g_autofree char *held = field(text, "SecsPreSuspend");
+    int64_t start_s = time_field(text, "StartTime"), run_s = span_s(running);
+
+    if (g_strcmp0(state, "RUNNING") != 0 || (held && strcmp(held, "0") != 0))
+        return 0;
+    return start_s && run_s >= 0 ? start_s + run_s : 0;
+}
+
 void slurm_job_parse(const char *text, struct slurm_job *job)
 {
     g_autofree char *restarts = field(text, "Restarts");
@@ -60,6 +84,7 @@ void slurm_job_parse(const char *text, struct slurm_job *job)
     job->reason = field(text, "Reason");
     job->time_limit = field(text, "TimeLimit");
     job->end_s = time_field(text, "EndTime");
+    job->now_s = slurms_now(text);
     job->is_preempted = time_field(text, "PreemptTime") != 0;
     job->is_requeued = g_ascii_strtoll(restarts ? restarts : "0", NULL, 10) >
                        g_ascii_strtoll(ours ? ours : "0", NULL, 10);
@@ -166,8 +191,11 @@ static bool judge_ending(const struct slurm_job *job, struct engine_signal *sign
 void slurm_job_judge_signal(const struct slurm_job *job, int64_t now_ms,
                             struct engine_signal *signal)
 {
-    int64_t left_ms = job->end_s ? job->end_s * 1000 - now_ms : -1;
+    int64_t left_ms;
 
+    if (job->now_s && ABS(job->now_s * 1000 - now_ms) > CLOCKS_MS) /* this machine's is wrong */
+        now_ms = job->now_s * 1000;
+    left_ms = job->end_s ? job->end_s * 1000 - now_ms : -1;
     *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
     if (job->is_preempted || job->is_requeued) {
         signal->is_interruption = true;

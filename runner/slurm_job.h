@@ -15,6 +15,7 @@ struct slurm_job {
     bool is_preempted;
     bool is_requeued; /* Slurm will start it, or has started it, once more */
     int64_t end_s;    /* since 1970: when it will be ended; 0: not known */
+    int64_t now_s;    /* when Slurm said all this, by its own clock; 0: not known */
 };
 
 void slurm_job_parse(const char *text, struct slurm_job *job);

@@ -88,6 +88,16 @@ Test(slurm_job, what_a_signal_means)
     } cases[] = {
         {"JobState=RUNNING PreemptTime=2026-11-25T18:36:12 EndTime=2026-11-25T18:36:17", true, 0,
          5000, "preempted"},
+        /* an hour late, and a day early, by this machine's clock */
+        {"JobState=RUNNING PreemptTime=2026-11-25T17:36:12 EndTime=2026-11-25T17:36:17 "
+         "RunTime=00:00:12 StartTime=2026-11-25T17:36:00",
+         true, 0, 5000, "preempted"},
+        {"JobState=RUNNING PreemptTime=2026-11-26T18:36:12 EndTime=2026-11-26T18:36:17 "
+         "RunTime=1-01:00:00 StartTime=2026-11-25T17:36:13 SecsPreSuspend=0",
+         true, 0, 4000, "preempted"},
+        {"JobState=RUNNING PreemptTime=2026-11-25T17:36:12 EndTime=2026-11-25T17:36:17 "
+         "RunTime=never StartTime=2026-11-25T17:36:00",
+         true, 0, 1000, "preempted"},
         {"JobState=COMPLETING Restarts=1", true, 0, -1, "requeued"},
         {"JobState=RUNNING TimeLimit=00:01:00 EndTime=2026-11-25T18:36:42", false, RUN_FAILED,
          30000, "time limit (00:01:00)"},
