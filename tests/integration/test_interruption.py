@@ -1,11 +1,15 @@
 """Interruption where nobody requeues: a cloud takes the machine away, and `dstack run` starts again."""
+import contextlib
 import http.server
 import json
+import os
+import re
+import signal
 import threading
 
 import pytest
 
-from cli_world import FINAL, LIMIT_S, needs_root, rgw, world  # noqa: F401
+from cli_world import FINAL, LIMIT_S, needs_root, processes_of, rgw, world  # noqa: F401
 from conftest import wait_for
 
 COUNT = """workflows:
@@ -123,4 +127,26 @@ def test_attempts_are_bounded_and_a_run_is_resumed_by_name(rgw, google):
     wait_for(lambda: rgw.run("run", "--resume", name).returncode == 0, LIMIT_S, "it is resumed")
     assert "attempt 2 resumed 1" in rgw.ok("logs", name)
     assert "finished already: done" in rgw.refuses("run", "--resume", name)
+    rgw.assert_nothing_left()
+
+
+@needs_root
+def test_the_lease_of_another_machine(rgw):
+    """A power cut: that machine's lease has to lapse, which the log says; then it goes on."""
+    rgw.environment["DSTACK_CLOUD"] = "none"
+    rgw.write(COUNT.replace("{retry}", "{attempts: 3}"))
+    name = rgw.begin("count", "--remote")
+    wait_for(lambda: "half-way" in rgw.ok("logs", name), LIMIT_S, "it is half-way")
+    for pid in [*processes_of(rgw.home), *processes_of(rgw.home)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    rgw.wait_status(name, "interrupted")
+    key = next(k for k in rgw.remote.keys("artifacts/") if k.endswith(f"/{name}/live/.dstack-mount/lease"))
+    lease = {**json.loads(rgw.remote.read(key)), "host": "node-7", "machine": "another", "ttl_ms": 3000}
+    rgw.remote.put(key, json.dumps(lease).encode())
+    resumed = rgw.run("run", "--resume", name, limit=60)
+    text = rgw.ok("logs", name)
+    assert rgw.last()["status"] == "done", (resumed.err, text)
+    assert re.search(r"^dstack: a mount is waiting up to \d s to see whether node-7 .* still writes here$", text, re.M)
+    assert "up from 4 and 0, attempt 2 resumed 1" in text and "counted 8" in text
     rgw.assert_nothing_left()
