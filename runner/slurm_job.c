@@ -1,10 +1,9 @@
 #include "runner/slurm_job.h"
-#include <stdio.h>
 #include <string.h>
 
 #define COMPLAINT "dstack: "
 
-enum { LATE_MS = 1000, LEFT_MAX_MS = 600000, CLOCKS_MS = 2000 };
+enum { LATE_MS = 1000, LEFT_MAX_MS = 600000, LATE_MAX_MS = 60000 };
 
 /* "KEY=VALUE" ends at the next " Key=": values may hold spaces. */
 static size_t value_length(const char *value)
@@ -49,29 +48,6 @@ static int64_t time_field(const char *text, const char *key)
     return time ? g_date_time_to_unix(time) : 0;
 }
 
-/* "[DAYS-]HH:MM:SS"; -1: it is not. */
-static int64_t span_s(const char *text)
-{
-    unsigned days = 0, hours, minutes, seconds;
-
-    if (!text || (sscanf(text, "%5u-%2u:%2u:%2u", &days, &hours, &minutes, &seconds) != 4 &&
-                  (days = 0, sscanf(text, "%2u:%2u:%2u", &hours, &minutes, &seconds) != 3)))
-        return -1;
-    return ((days * INT64_C(24) + hours) * 60 + minutes) * 60 + seconds;
-}
-
-/* A running job has run since its start, unless it was held up on the way. */
-static int64_t slurms_now(const char *text)
-{
-    g_autofree char *running = field(text, "RunTime"), *state = field(text, "JobState");
-    g_autofree char *held = field(text, "SecsPreSuspend");
-    int64_t start_s = time_field(text, "StartTime"), run_s = span_s(running);
-
-    if (g_strcmp0(state, "RUNNING") != 0 || (held && strcmp(held, "0") != 0))
-        return 0;
-    return start_s && run_s >= 0 ? start_s + run_s : 0;
-}
-
 void slurm_job_parse(const char *text, struct slurm_job *job)
 {
     g_autofree char *restarts = field(text, "Restarts");
@@ -84,8 +60,7 @@ void slurm_job_parse(const char *text, struct slurm_job *job)
     job->reason = field(text, "Reason");
     job->time_limit = field(text, "TimeLimit");
     job->end_s = time_field(text, "EndTime");
-    job->now_s = slurms_now(text);
-    job->is_preempted = time_field(text, "PreemptTime") != 0;
+    job->preempted_s = time_field(text, "PreemptTime");
     job->is_requeued = g_ascii_strtoll(restarts ? restarts : "0", NULL, 10) >
                        g_ascii_strtoll(ours ? ours : "0", NULL, 10);
     if (comment && g_str_has_prefix(comment, COMPLAINT))
@@ -188,18 +163,27 @@ static bool judge_ending(const struct slurm_job *job, struct engine_signal *sign
     return answer.state == ENGINE_GONE;
 }
 
+/* Of a preempted job's grace; this machine's clock tells how much has passed, unless it is off. */
+static int64_t left_until_end(const struct slurm_job *job, int64_t now_ms)
+{
+    int64_t left_ms = job->end_s * 1000 - now_ms;
+    int64_t grace_ms = (job->end_s - job->preempted_s) * 1000;
+    bool is_off = left_ms > grace_ms || left_ms < -LATE_MAX_MS;
+
+    if (!job->end_s)
+        return -1;
+    return job->preempted_s && is_off ? grace_ms : left_ms;
+}
+
 void slurm_job_judge_signal(const struct slurm_job *job, int64_t now_ms,
                             struct engine_signal *signal)
 {
-    int64_t left_ms;
+    int64_t left_ms = left_until_end(job, now_ms);
 
-    if (job->now_s && ABS(job->now_s * 1000 - now_ms) > CLOCKS_MS) /* this machine's is wrong */
-        now_ms = job->now_s * 1000;
-    left_ms = job->end_s ? job->end_s * 1000 - now_ms : -1;
     *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
-    if (job->is_preempted || job->is_requeued) {
+    if (job->preempted_s || job->is_requeued) {
         signal->is_interruption = true;
-        signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
+        signal->why = g_strdup(job->preempted_s ? "preempted" : "requeued");
     } else if (job->complaint) { /* of another rank's node */
         signal->ends = RUN_FAILED;
         signal->why = g_strdup(job->complaint);
