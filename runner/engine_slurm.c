@@ -42,18 +42,25 @@ static char *job_name(const struct run *run)
     return g_strdup_printf("dstack-%s-%.8s", run->name, run->id);
 }
 
-static bool find_cluster(const char *host, char **cluster, GError **error)
+/* What KEY is in the cluster's configuration, "?" if it is not there. The caller's; NULL: *ERROR.
+ */
+static char *find_setting(const char *host, const char *key, unsigned timeout_ms, GError **error)
 {
     static const char *const argv[] = {"scontrol", "show", "config", NULL};
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *line = g_strdup_printf("\n%s ", key);
     const char *found;
 
-    if (!slurm_run(host, argv, NULL, SLURM_ASK_MS, &text, error))
-        return false;
-    found = strstr(text, "ClusterName");
+    if (!slurm_run(host, argv, NULL, timeout_ms, &text, error))
+        return NULL;
+    found = strstr(text, line);
     found = found ? strchr(found, '=') : NULL;
-    *cluster = g_strstrip(g_strndup(found ? found + 1 : "?", found ? strcspn(found + 1, "\n") : 1));
-    return true;
+    return g_strstrip(g_strndup(found ? found + 1 : "?", found ? strcspn(found + 1, "\n") : 1));
+}
+
+static bool find_cluster(const char *host, char **cluster, GError **error)
+{
+    *cluster = find_setting(host, "ClusterName", SLURM_ASK_MS, error);
+    return *cluster != NULL;
 }
 
 /* --- submitting --- */
@@ -287,6 +294,14 @@ static bool is_restart(const struct run *run)
     return ours && count && g_ascii_strtoll(count, NULL, 10) > 0;
 }
 
+/* Slurm has ended the job already: between SIGTERM and SIGKILL is the cluster's KillWait. */
+static int64_t kill_wait_ms(void)
+{
+    g_autofree char *text = find_setting(NULL, "KillWait", INSIDE_MS, NULL);
+
+    return text && g_ascii_isdigit(*text) ? g_ascii_strtoll(text, NULL, 10) * 1000 : -1;
+}
+
 static void explain_signal(const struct run *run, struct engine_signal *signal)
 {
     g_autoptr(GError) error = NULL;
@@ -298,6 +313,8 @@ static void explain_signal(const struct run *run, struct engine_signal *signal)
         return;
     if (ask(&place, INSIDE_MS, &job, &error)) {
         slurm_job_judge_signal(&job, run_now_ms(), signal);
+        if (signal->is_interruption && signal->left_ms < 0)
+            signal->left_ms = kill_wait_ms();
     } else { /* to go on elsewhere loses nothing, whatever it was */
         signal->is_interruption = run_wants_restarts(run);
         signal->why = g_strdup(error->message);

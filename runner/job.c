@@ -209,8 +209,14 @@ static bool may_write_log(void *user, GError **error)
     return job_watch_confirm(&job->watch, SEEN_MS, error);
 }
 
+static void say_waiting(const char *text, void *user)
+{
+    say(user, "a mount is %s", text);
+}
+
 static bool prepare(struct job *job, GError **error)
 {
+    const struct mounts_starter starter = {&job->watch.stop, say_waiting, job};
     const struct run *run = job->run;
     g_autofree char *place = log_place(run->name, run->rank);
     const struct log_options options = {run->owner.work_dir, may_write_log, job};
@@ -223,7 +229,7 @@ static bool prepare(struct job *job, GError **error)
         !job_files_fetch(job->root, run, &job->watch.stop, error))
         return false;
     job->caches = cache_fetch(job->root, run, &job->watch.stop, job->log);
-    job->mounts = mounts_start(job->where, run, &job->watch.stop, error);
+    job->mounts = mounts_start(job->where, run, &starter, error);
     if (job->mounts)
         job->ahead = read_ahead_start(run);
     return job->mounts != NULL;

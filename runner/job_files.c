@@ -133,6 +133,54 @@ bool job_files_fetch(struct store *root, const struct run *run, const int *stop,
     return true;
 }
 
+struct listing {
+    const char *path;
+    size_t skip;     /* bytes of the artifact's prefix */
+    GPtrArray *gone; /* keys whose files are not there any more */
+};
+
+static bool note_gone(const struct store_object *object, void *user, GError **error)
+{
+    struct listing *listing = user;
+    const char *name = object->key + listing->skip;
+    g_autofree char *path = g_build_filename(listing->path, name, NULL);
+    struct stat st;
+
+    if (*name && lstat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        g_ptr_array_add(listing->gone, g_strdup(object->key));
+    return true;
+}
+
+/* What an earlier attempt saved and this one has removed. Of several ranks each has its own files
+ * alone: nobody knows what was removed. */
+static bool remove_gone(struct store *root, const struct run *run, const char *prefix,
+                        const char *path, GError **error)
+{
+    g_autoptr(GPtrArray) gone = g_ptr_array_new_with_free_func(g_free);
+    struct listing listing = {path, strlen(prefix), gone};
+
+    if (run->attempt == 1 || run->lifetime.nodes > 1)
+        return true;
+    if (!store_list(root, prefix, false, note_gone, &listing, error))
+        return false;
+    for (guint i = 0; i < gone->len; i++)
+        if (!store_delete(root, gone->pdata[i], error))
+            return false;
+    return true;
+}
+
+static bool upload(struct store *root, const struct run *run, const char *artifact,
+                   const struct transfer_options *options, GError **error)
+{
+    g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact);
+    g_autofree char *path = work_dir_path(run, artifact);
+    struct transfer_result result = {0};
+
+    return transfer_upload(path, root, prefix, options, &result, error) &&
+           (result.files + result.skipped > 0 || make_prefix(root, run, artifact, error)) &&
+           remove_gone(root, run, prefix, path, error);
+}
+
 bool job_files_upload(struct store *root, const struct run *run,
                       const struct transfer_options *options, GError **error)
 {
@@ -140,14 +188,9 @@ bool job_files_upload(struct store *root, const struct run *run,
 
     for (guint i = 0; i < run->artifacts->len; i++) {
         const struct run_artifact *artifact = run->artifacts->pdata[i];
-        g_autofree char *prefix = run_artifact_prefix(run->repo, run->name, artifact->path);
-        g_autofree char *path = work_dir_path(run, artifact->path);
-        struct transfer_result result = {0};
         g_autoptr(GError) failed = NULL;
 
-        if (artifact->mount || (transfer_upload(path, root, prefix, options, &result, &failed) &&
-                                (result.files + result.skipped > 0 ||
-                                 make_prefix(root, run, artifact->path, &failed))))
+        if (artifact->mount || upload(root, run, artifact->path, options, &failed))
             continue;
         if (fine)
             error_set(error, error_errno(failed), "artifact %s was not saved: %s", artifact->path,

@@ -25,6 +25,7 @@ struct mount {
     char *artifact; /* its path, for messages */
     char *prefix;   /* of its files in the store, without a '/' at the end */
     char *path, *status_file, *log_file;
+    char *said; /* the last line that was passed on; NULL: none */
     bool read_only;
     pid_t pid; /* 0: not running */
 };
@@ -42,6 +43,7 @@ static void mount_free(gpointer data)
     g_free(mount->path);
     g_free(mount->status_file);
     g_free(mount->log_file);
+    g_free(mount->said);
     g_free(mount);
 }
 
@@ -131,7 +133,21 @@ static bool explain(const struct mount *mount, int wait_status, GError **error)
     return false;
 }
 
-static bool wait_ready(struct mount *mount, int64_t until_us, const int *stop, GError **error)
+/* Before a mount is ready it says what it waits for, in one line. */
+static void pass_on(struct mount *mount, const struct mounts_starter *starter)
+{
+    static const char *const prefix = "dstack-mount: waiting ";
+    g_autofree char *words = last_words(mount);
+
+    if (!words || !g_str_has_prefix(words, prefix) || g_strcmp0(words, mount->said) == 0)
+        return;
+    g_free(mount->said);
+    mount->said = g_steal_pointer(&words);
+    starter->say(mount->said + strlen("dstack-mount: "), starter->user);
+}
+
+static bool wait_ready(struct mount *mount, int64_t until_us, const struct mounts_starter *starter,
+                       GError **error)
 {
     for (;;) {
         struct mount_status status;
@@ -147,7 +163,8 @@ static bool wait_ready(struct mount *mount, int64_t until_us, const int *stop, G
         }
         if (ready)
             return true;
-        if (__atomic_load_n(stop, __ATOMIC_ACQUIRE))
+        pass_on(mount, starter);
+        if (__atomic_load_n(starter->stop, __ATOMIC_ACQUIRE))
             return error_set(error, ECANCELED, "stopped while %s was mounted", mount->artifact);
         if (g_get_monotonic_time() > until_us)
             return error_set(error, ETIMEDOUT, "%s was not mounted in time", mount->artifact);
@@ -157,12 +174,12 @@ static bool wait_ready(struct mount *mount, int64_t until_us, const int *stop, G
 
 /* A later attempt may find the lease of the one before it, which is on its way out. */
 static bool wait_or_start_again(const struct run_root *root, const struct run *run,
-                                struct mount *mount, int64_t until_us, const int *stop,
-                                GError **error)
+                                struct mount *mount, int64_t until_us,
+                                const struct mounts_starter *starter, GError **error)
 {
     g_autoptr(GError) why = NULL;
 
-    while (!wait_ready(mount, until_us, stop, &why)) {
+    while (!wait_ready(mount, until_us, starter, &why)) {
         if (mount->pid || run->attempt == 1 || g_get_monotonic_time() > until_us) {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;
@@ -212,8 +229,8 @@ static void add_mounts(struct mounts *mounts, const struct run *run)
     }
 }
 
-struct mounts *mounts_start(const struct run_root *root, const struct run *run, const int *stop,
-                            GError **error)
+struct mounts *mounts_start(const struct run_root *root, const struct run *run,
+                            const struct mounts_starter *starter, GError **error)
 {
     struct mounts *mounts = g_new0(struct mounts, 1);
     int64_t until_us =
@@ -225,7 +242,7 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run, 
     for (guint i = 0; i < mounts->all->len && fine; i++)
         fine = start(root, run, mounts->all->pdata[i], error);
     for (guint i = 0; i < mounts->all->len && fine; i++)
-        fine = wait_or_start_again(root, run, mounts->all->pdata[i], until_us, stop, error);
+        fine = wait_or_start_again(root, run, mounts->all->pdata[i], until_us, starter, error);
     if (fine)
         return mounts;
     mounts_stop(mounts, -1, NULL);

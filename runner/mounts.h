@@ -12,10 +12,17 @@
 
 struct mounts;
 
-/* Starts all and waits until each is ready; on failure none is left. *STOP (an atomic) not 0 gives
- * up with ECANCELED. */
-struct mounts *mounts_start(const struct run_root *root, const struct run *run, const int *stop,
-                            GError **error);
+/* Who starts them: *STOP (an atomic) not 0 gives up with ECANCELED; SAY hears what a mount waits
+ * for, such as the lease of another machine. */
+struct mounts_starter {
+    const int *stop;
+    void (*say)(const char *text, void *user);
+    void *user;
+};
+
+/* Starts all and waits until each is ready; on failure none is left. */
+struct mounts *mounts_start(const struct run_root *root, const struct run *run,
+                            const struct mounts_starter *starter, GError **error);
 
 /* False and the reason in *ERROR, once, when one has ended. MOUNTS may be NULL. */
 bool mounts_alive(struct mounts *mounts, GError **error);

@@ -3,7 +3,7 @@
 
 #define COMPLAINT "dstack: "
 
-enum { LATE_MS = 1000, LEFT_MAX_MS = 600000 };
+enum { LATE_MS = 1000, LEFT_MAX_MS = 600000, LATE_MAX_MS = 60000 };
 
 /* "KEY=VALUE" ends at the next " Key=": values may hold spaces. */
 static size_t value_length(const char *value)
@@ -60,7 +60,7 @@ void slurm_job_parse(const char *text, struct slurm_job *job)
     job->reason = field(text, "Reason");
     job->time_limit = field(text, "TimeLimit");
     job->end_s = time_field(text, "EndTime");
-    job->is_preempted = time_field(text, "PreemptTime") != 0;
+    job->preempted_s = time_field(text, "PreemptTime");
     job->is_requeued = g_ascii_strtoll(restarts ? restarts : "0", NULL, 10) >
                        g_ascii_strtoll(ours ? ours : "0", NULL, 10);
     if (comment && g_str_has_prefix(comment, COMPLAINT))
@@ -163,15 +163,27 @@ static bool judge_ending(const struct slurm_job *job, struct engine_signal *sign
     return answer.state == ENGINE_GONE;
 }
 
+/* Of a preempted job's grace; this machine's clock tells how much has passed, unless it is off. */
+static int64_t left_until_end(const struct slurm_job *job, int64_t now_ms)
+{
+    int64_t left_ms = job->end_s * 1000 - now_ms;
+    int64_t grace_ms = (job->end_s - job->preempted_s) * 1000;
+    bool is_off = left_ms > grace_ms || left_ms < -LATE_MAX_MS;
+
+    if (!job->end_s)
+        return -1;
+    return job->preempted_s && is_off ? grace_ms : left_ms;
+}
+
 void slurm_job_judge_signal(const struct slurm_job *job, int64_t now_ms,
                             struct engine_signal *signal)
 {
-    int64_t left_ms = job->end_s ? job->end_s * 1000 - now_ms : -1;
+    int64_t left_ms = left_until_end(job, now_ms);
 
     *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
-    if (job->is_preempted || job->is_requeued) {
+    if (job->preempted_s || job->is_requeued) {
         signal->is_interruption = true;
-        signal->why = g_strdup(job->is_preempted ? "preempted" : "requeued");
+        signal->why = g_strdup(job->preempted_s ? "preempted" : "requeued");
     } else if (job->complaint) { /* of another rank's node */
         signal->ends = RUN_FAILED;
         signal->why = g_strdup(job->complaint);

@@ -11,10 +11,10 @@ enum { SLURM_WARN_S = 30 }; /* before the time limit, the job gets SIGTERM */
 
 struct slurm_job {
     char *name, *state, *reason, *time_limit;
-    char *complaint; /* what the job's script said of its node; NULL: nothing */
-    bool is_preempted;
-    bool is_requeued; /* Slurm will start it, or has started it, once more */
-    int64_t end_s;    /* since 1970: when it will be ended; 0: not known */
+    char *complaint;     /* what the job's script said of its node; NULL: nothing */
+    bool is_requeued;    /* Slurm will start it, or has started it, once more */
+    int64_t preempted_s; /* since 1970; 0: it is not */
+    int64_t end_s;       /* when it will be ended; 0: not known */
 };
 
 void slurm_job_parse(const char *text, struct slurm_job *job);

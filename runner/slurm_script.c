@@ -117,9 +117,9 @@ static char *compose(const struct run_root *root, const struct run *run, const c
 
     g_string_append(script, "#!/bin/sh\n");
     if (many) /* the warning goes to the tasks; the shell that waits for them must outlive it */
-        g_string_append(script,
-                        "trap '' TERM\n"
-                        "srun --kill-on-bad-exit=0 --ntasks-per-node=1 sh -s <<'" END "'\n");
+        g_string_append(
+            script, "trap '' TERM\n"
+                    "srun --kill-on-bad-exit=0 --wait=0 --ntasks-per-node=1 sh -s <<'" END "'\n");
     set(script, "many", many ? "1" : ""); /* the other ranks cannot do without */
     set(script, "repo", run->repo);
     set(script, "run", run->name);

@@ -55,6 +55,10 @@ class Slurm:
                  or not self.run("scontrol", "update", f"nodename={node}", "state=RESUME"), 10,
                  f"{node} is up")
 
+    def pid(self, node):
+        """Of its slurmd."""
+        return int((self.directory / f"{node}.pid").read_text())
+
     def idle(self):
         return not self.run("squeue", "-h", "-o", "%i")
 

@@ -4,6 +4,7 @@ import copy
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -24,6 +25,7 @@ COUNT = """workflows:
       n=$(ls live | wc -l)
       m=$(ls saved | wc -l)
       echo "up from $n and $m, attempt $DSTACK_RUN_ATTEMPT resumed ${DSTACK_RESUMED:-0}"
+      if [ -z "$DSTACK_RESUMED" ]; then touch saved/scratch; else rm -f saved/scratch; fi
       while [ $n -lt 8 ]; do
           echo $n > live/$n; echo $n > saved/$n
           n=$((n + 1)); sleep 0.2
@@ -106,7 +108,7 @@ def test_a_cloud_takes_the_machine_away(rgw, google):
     out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, (out, err)
     assert "up from 0 and 0, attempt 1 resumed 0" in out, out
-    assert "up from 4 and 4, attempt 2 resumed 1" in out, out
+    assert "up from 4 and 5, attempt 2 resumed 1" in out, out
     assert "told\n" in out, "the stop signal was not the one that was asked for"
     assert "dstack: gcp takes the machine away: " in out
     for step in ("the commands have ended", "mounts are saved", "artifacts are saved"):
@@ -223,3 +225,25 @@ def test_what_there_was_no_time_to_save(world, google, tmp_path, where):
     assert {run["status"] for run in world.runs()} == {"done"}
     assert world.files(name) == (["output/n"] if where == "here" else [])
     world.assert_nothing_left()
+
+
+@needs_root
+def test_the_lease_of_another_machine(rgw):
+    """A power cut: that machine's lease has to lapse, which the log says; then it goes on."""
+    rgw.environment["DSTACK_CLOUD"] = "none"
+    rgw.write(COUNT.replace("{retry}", "{attempts: 3}"))
+    name = rgw.begin("count", "--remote")
+    wait_for(lambda: "half-way" in rgw.ok("logs", name), LIMIT_S, "it is half-way")
+    for pid in [*processes_of(rgw.home), *processes_of(rgw.home)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    rgw.wait_status(name, "interrupted")
+    key = next(k for k in rgw.remote.keys("artifacts/") if k.endswith(f"/{name}/live/.dstack-mount/lease"))
+    lease = {**json.loads(rgw.remote.read(key)), "host": "node-7", "machine": "another", "ttl_ms": 3000}
+    rgw.remote.put(key, json.dumps(lease).encode())
+    resumed = rgw.run("run", "--resume", name, limit=60)
+    text = rgw.ok("logs", name)
+    assert rgw.last()["status"] == "done", (resumed.err, text)
+    assert re.search(r"^dstack: a mount is waiting up to \d s to see whether node-7 .* still writes here$", text, re.M)
+    assert "up from 4 and 0, attempt 2 resumed 1" in text and "counted 8" in text
+    rgw.assert_nothing_left()

@@ -2,12 +2,18 @@
 import os
 import pathlib
 import random
+import re
+import shutil
+import signal
+import subprocess
+import threading
 import time
 
 import pytest
 
-from cli_world import FINAL
-from conftest import wait_for
+from cli_world import FINAL, processes_of
+from conftest import program, wait_for
+from fault_proxy import Fault, Proxy, s3_error
 from slurm_world import (LIMIT_S, LONG, cluster, needs_slurm, running, slurm, using, workflow,  # noqa: F401
                          workflows)
 
@@ -32,7 +38,7 @@ def count(name, path, mount, steps, **more):
 
 
 # So many runs that count to so far, while jobs preempt them for so long.
-RUNS, FAR, SECONDS, PAUSE_S = (20, 150, 300, 12) if LONG else (6, 25, 8, 4)
+RUNS, FAR, SECONDS, PAUSE_S = (20, 150, 300, 12) if LONG else (6, 20, 6, 3)
 
 
 def test_many_runs_preempted_at_any_moment(cluster, slurm):
@@ -54,9 +60,10 @@ def assert_counted(cluster, name):
     state = cluster.wait_state(name, *FINAL, seconds=900 if LONG else LIMIT_S)
     assert state["status"] == "done", (name, state, cluster.output(name))
     assert f"counted {FAR}" in cluster.output(name)
-    prefix = next(k for k in cluster.remote.keys("artifacts/") if f"/{name}/out/" in k).rsplit("/", 1)[0]
-    found = {key: text for key, text in cluster.remote.texts(prefix).items() if "/.dstack-" not in key}
-    assert found == {f"{prefix}/{n:04}": f"{n}\n".encode() for n in range(FAR)}, name
+    keys = [key for key in cluster.remote.keys("artifacts/")
+            if f"/{name}/out/" in key and "/.dstack-" not in key and not key.endswith("/")]
+    found = {key.rsplit("/", 1)[1]: cluster.remote.read(key) for key in keys}
+    assert found == {f"{n:04}": f"{n}\n".encode() for n in range(FAR)}, name
     return state["attempt"]
 
 
@@ -64,7 +71,7 @@ def assert_counted(cluster, name):
 LATE = """
 trap 'echo late > live/late; exit 1' TERM
 echo up
-sleep 90 & wait $!"""
+while :; do sleep 90 & wait $! || true; done"""
 
 
 def test_a_cancelled_run_saves_what_its_commands_still_write(cluster, slurm):
@@ -129,3 +136,120 @@ echo kept > live/kept
     wait_for(lambda: cluster.slurm.job(cluster.number(name))["JobState"] == "OUT_OF_MEMORY", LIMIT_S, "Slurm knows")
     assert cluster.artifact(name, "live/kept") == b"kept\n"
     cluster.assert_nothing_left()
+
+
+def programs(tmp_path, before):
+    """The three, in a directory of their own: the runner begins with BEFORE, in sh."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("dstack", "dstack-mount"):
+        shutil.copy(program(name), tools)
+    runner = tools / "dstack-runner"
+    runner.write_text(f"#!/bin/sh\n{before}\nexec {program('dstack-runner')} \"$@\"\n")
+    runner.chmod(0o755)
+    return tools
+
+
+def submit_from(cluster, tools, workflow):
+    done = subprocess.run([tools / "dstack", "run", workflow, "--remote", "-d"], cwd=cluster.repo,
+                          env=cluster.environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[1].split()[0]
+
+
+@pytest.mark.skipif(not LONG or not shutil.which("faketime"), reason="long; test_slurm_job.c has its core")
+def test_a_node_whose_clock_is_an_hour_off(cluster, slurm, tmp_path):
+    """The store refuses its signatures at first, and the time that is left is Slurm's to tell."""
+    tools = programs(tmp_path, "export LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1)\n"
+                     "export FAKETIME=-1h FAKETIME_DONT_FAKE_MONOTONIC=1")
+    cluster.write(workflows(workflow("late", f"date +%s > live/clock; [ -z $DSTACK_RESUMED ] || exit 0{LATE}",
+                                     [("live", True), ("saved", False)], resources="{cpu: 1, interruptible: true}")))
+    name = submit_from(cluster, tools, "late")
+    wait_for(lambda: "up" in cluster.output(name), LIMIT_S, "it is up")
+    slurm.preempt(slurm.job(cluster.number(name))["NodeList"])
+    state = cluster.wait_state(name, *FINAL)
+    text = cluster.output(name)
+    assert (state["status"], state["attempt"]) == ("done", 2), (state, text)
+    assert re.search(r"^dstack: preempted: [0-5]\.\d s are left", text, re.M), text
+    assert cluster.artifact(name, "live/late") == b"late\n"
+    assert 3500 < time.time() - int(cluster.artifact(name, "live/clock")) < 3900
+    cluster.assert_nothing_left()
+
+
+def test_a_full_store(cluster):
+    """What cannot be saved is kept on the node, and said; when there is room again, push saves it."""
+    is_full = threading.Event()
+
+    def choose(request):
+        is_new = request.kind in ("put", "begin", "part") and "/artifacts/" in request.path
+        full = Fault(answer=s3_error(403, "QuotaExceeded"), is_carried_out=False)
+        return full if is_full.is_set() and is_new else None
+
+    with Proxy(cluster.remote.endpoint, choose) as proxy:
+        cluster.remote.arguments[1] = proxy.url
+        cluster.configure()
+        is_full.set()
+        cluster.write(workflows(workflow("full", "echo kept > saved/a", [("saved", False)]),
+                                workflow("mounted", "echo lost > live/a", [("live", True)])))
+        names = [cluster.submit("full"), cluster.submit("mounted")]
+        kept, refused = (cluster.wait_state(name, *FINAL) for name in names)
+        for state in (kept, refused):
+            assert state["status"] == "failed", state
+        assert "QuotaExceeded" in kept["reason"] and f"dstack push {names[0]}" in kept["reason"], kept
+        assert "it is kept in" in kept["reason"], kept
+        assert "the mount of live ended" in refused["reason"] and "QuotaExceeded" in refused["reason"], refused
+        is_full.clear()
+        cluster.ok("push", names[0])
+        assert cluster.artifact(names[0], "saved/a") == b"kept\n"
+    cluster.assert_nothing_left()
+
+
+# Both attempts write the same file, over and over, and files of their own.
+WRITES = """
+echo up $DSTACK_RUN_ATTEMPT
+for i in $(seq 250); do
+    echo $DSTACK_RUN_ATTEMPT > live/.who && mv live/.who live/who || true
+    echo x > live/$DSTACK_RUN_ATTEMPT-$i || true
+    sleep 0.1
+done"""
+
+
+@pytest.mark.skipif(not LONG, reason="a lease has to lapse")
+def test_a_node_that_is_cut_off_and_comes_back(cluster, slurm, tmp_path):
+    """The first attempt lives on without store and Slurm; back again, it changes nothing of its successor's."""
+    with Proxy(cluster.remote.endpoint) as proxy:
+        tools = programs(tmp_path, f'[ "${{SLURM_RESTART_COUNT:-0}}" != 0 ] || set -- "$@" --endpoint {proxy.url}')
+        cluster.write(workflows(workflow("writes", WRITES, [("live", True)], resources="{cpu: 2, interruptible: true}")))
+        name = submit_from(cluster, tools, "writes")
+        wait_for(lambda: live(cluster, name, "1-"), LIMIT_S, "it writes")
+        node = slurm.job(cluster.number(name))["NodeList"]
+        daemon, first = slurm.pid(node), set(processes_of(cluster.home))
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            proxy.gone()
+            slurm.run("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=cut")
+            wait_for(lambda: "up 2" in cluster.output(name), 2 * LIMIT_S, "its successor is up")
+            before = live(cluster, name, "1-")
+            assert before and first & set(processes_of(cluster.home)), "both live"
+            proxy.back()
+            until = time.monotonic() + 15
+            while time.monotonic() < until:
+                assert cluster.artifact(name, "live/who") == b"2\n"
+                time.sleep(0.2)
+            assert live(cluster, name, "1-") == before
+            assert proxy.seen["head"] or proxy.seen["get"], "the first one came back"
+            assert "as attempt 2: this one ends" in runner_log(cluster, name)
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+            slurm.resume(node)
+        assert cluster.wait_state(name, *FINAL)["status"] == "done"
+    assert len(live(cluster, name, "2-")) == 250 and cluster.artifact(name, "live/who") == b"2\n"
+    cluster.assert_nothing_left()
+
+
+def live(cluster, name, begin):
+    return [key for key in cluster.remote.keys("artifacts/") if f"/{name}/live/{begin}" in key]
+
+
+def runner_log(cluster, name):
+    return next(cluster.home.glob(f"runners/*/{name}.log")).read_text()

@@ -65,13 +65,13 @@ Test(slurm_job, preempted_until_when)
     slurm_job_parse(BEGIN "JobState=RUNNING Restarts=1 EndTime=2026-11-25T18:36:17 "
                           "PreemptTime=2026-11-25T18:36:12" END,
                     &job);
-    cr_assert(job.is_preempted);
+    cr_assert_eq(job.preempted_s, 1795631772);
     cr_assert_not(job.is_requeued);
     cr_assert_eq(job.end_s, 1795631777);
     slurm_job_clear(&job);
     slurm_job_parse(BEGIN "JobState=COMPLETING Restarts=2 EndTime=Unknown PreemptTime=None" END,
                     &job);
-    cr_assert_not(job.is_preempted);
+    cr_assert_eq(job.preempted_s, 0);
     cr_assert(job.is_requeued);
     cr_assert_eq(job.end_s, 0);
     slurm_job_clear(&job);
@@ -88,6 +88,15 @@ Test(slurm_job, what_a_signal_means)
     } cases[] = {
         {"JobState=RUNNING PreemptTime=2026-11-25T18:36:12 EndTime=2026-11-25T18:36:17", true, 0,
          5000, "preempted"},
+        /* by a clock that is an hour off: the grace; by one that is right, but late */
+        {"JobState=RUNNING PreemptTime=2026-11-25T17:36:12 EndTime=2026-11-25T17:36:17", true, 0,
+         5000, "preempted"},
+        {"JobState=RUNNING PreemptTime=2026-11-25T19:36:12 EndTime=2026-11-25T19:36:17", true, 0,
+         5000, "preempted"},
+        {"JobState=RUNNING PreemptTime=2026-11-25T18:36:09 EndTime=2026-11-25T18:36:14", true, 0,
+         2000, "preempted"},
+        {"JobState=RUNNING PreemptTime=2026-11-25T18:36:04 EndTime=2026-11-25T18:36:09", true, 0,
+         1000, "preempted"},
         {"JobState=COMPLETING Restarts=1", true, 0, -1, "requeued"},
         {"JobState=RUNNING TimeLimit=00:01:00 EndTime=2026-11-25T18:36:42", false, RUN_FAILED,
          30000, "time limit (00:01:00)"},
