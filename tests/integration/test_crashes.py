@@ -326,6 +326,7 @@ def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
         for name, data in saved.items():
             assert store.read(name) == data, name
         mount.stop(bad_log=SANITIZER)
+        print(mount.log_path.read_text())
         assert uploads(store) == []
     finally:
         if mount:
