@@ -22,7 +22,7 @@ char *artifact_path_normalise(const char *path)
         return NULL;
     /* "./~/x" is not "~/x", and there is no other way to say it. */
     has_tilde = *path != '/' && strcmp(kept->pdata[0], "~") == 0;
-    if (has_tilde && (kept->len == 1 || strcmp(segments[0], "~") != 0))
+    if (has_tilde && (kept->len == 1 || kept->pdata[0] != segments[0]))
         return NULL;
     g_ptr_array_add(kept, NULL);
     joined = g_strjoinv("/", (char **)kept->pdata);

@@ -286,6 +286,17 @@ class Server:
             process.wait(10)
 
 
+def has_upload(store, key):
+    """Whether there is one. A gateway killed at the end of a commit may list for ever what is gone."""
+    for upload in store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=key)["Uploads"]:
+        try:
+            print(store.client.list_parts(Bucket=store.bucket, Key=key, UploadId=upload["UploadId"]))
+            return True
+        except store.client.exceptions.NoSuchUpload:
+            print(f"listed, and gone: {upload}")
+    return False
+
+
 @pytest.mark.skipif(not LONG, reason="a server of its own: half a minute")
 def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
     path = pathlib.Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))  # short: it holds sockets
@@ -326,7 +337,7 @@ def test_the_server_is_killed_under_eight_writers(directory, monkeypatch):
         for name, data in saved.items():
             assert store.read(name) == data, name
         mount.stop(bad_log=SANITIZER)
-        assert uploads(store) == []
+        assert [key for key in uploads(store) if has_upload(store, key)] == []
     finally:
         if mount:
             mount.kill()

@@ -14,8 +14,11 @@ from test_load import DiscardingStore
 NAME = "store.faults.test"
 CACHE_S = 61    # for so long libcurl keeps an address
 GONE_S = 4 if LONG else 2
-PRIVATE = ("mount --make-private / && mount --bind {0}/hosts /etc/hosts && mount --bind {0}/resolv /etc/resolv.conf"
-           " && exec \"$0\" \"$@\"")
+# The mountpoint's place stays shared with us; what names are looked up in does not (a container mounts these).
+PRIVATE = """
+for path in / /etc/hosts /etc/resolv.conf; do mountpoint -q $path && mount --make-private $path; done
+mount --bind {0}/hosts /etc/hosts && mount --bind {0}/resolv /etc/resolv.conf && exec "$0" "$@"
+"""
 
 
 class Names:

@@ -154,7 +154,7 @@ Test(s3_answers, an_answer_that_stays_broken_fails_soon)
     error = script_store_failure(store, call);
     cr_assert(error_is(error, EIO) && strstr(error->message, "ListBucketResult"), "%s",
               text_of(error));
-    cr_assert_eq(script_server_requests(server), 5);
+    cr_assert_eq(script_server_requests(server), 8);
 }
 
 static unsigned upload_status, commits, commits_to_fail;
