@@ -180,22 +180,33 @@ bool cli_resolve_in(struct store *root, const char *repo, const char *name, char
     return true;
 }
 
+/* Runs' names hardly ever meet, so one that is found behind a remote that is away is the one meant.
+ * Of tags the first remote's counts, and nobody knows whether it has one. */
 struct store *cli_resolve(struct cli_roots *roots, const char *name, char **run, struct tag **tag,
                           GError **error)
 {
-    g_autoptr(GError) why = NULL;
+    g_autoptr(GError) first = NULL;
+    int away = -1;
 
     for (unsigned i = 0; i < cli_roots_count(roots); i++) {
-        struct store *root;
+        g_autoptr(GError) why = NULL;
+        struct store *root = cli_root(roots, i, &why);
 
-        g_clear_error(&why);
-        root = cli_root(roots, i, &why);
-        if (root && cli_resolve_in(root, roots->repo.id, name, run, tag, &why))
+        if (root && cli_resolve_in(root, roots->repo.id, name, run, tag, &why)) {
+            if (away >= 0)
+                say_which(roots, (unsigned)away, first);
             return root;
-        if (!error_is(why, ENOENT))
+        }
+        if (first && error_is(first, ENOENT))
+            g_clear_error(&first);
+        if (!first) {
+            away = error_is(why, ENOENT) ? -1 : (int)i;
+            first = g_steal_pointer(&why);
+        }
+        if (*name == ':' && !error_is(first, ENOENT))
             break;
     }
-    g_propagate_error(error, g_steal_pointer(&why));
+    g_propagate_error(error, g_steal_pointer(&first));
     return NULL;
 }
 

@@ -110,10 +110,16 @@ def test_what_is_there_is_shown_when_one_of_two_remotes_is_away(world, tmp_path)
     def shows(*command):
         done = world.run(*command)
         assert done.returncode == 1, (command, done.out)
-        assert re.match("dstack: remote away: .*127.0.0.1:1", done.err) and done.err.count("dstack: ") == 1, done.err
+        assert re.match("dstack: remote away.*127.0.0.1:1", done.err) and done.err.count("dstack: ") == 1, done.err
         return done.out
 
     assert [r["workflow"] for r in json.loads(shows("ps", "-a", "--json"))] == ["hello", "bash"]
     assert [t["tag"] for t in json.loads(shows("tags", "--json"))] == ["of-near"]
     assert shows("secrets").split() == ["NAME", "OF_away", "OF_near"]
+    run, = [r["run"] for r in json.loads(shows("ps", "-a", "--json")) if r["workflow"] == "bash"]
+    for command in ("ls", "logs", "stop"):
+        done = world.run(command, run)
+        assert "remote away" in done.err and (command == "stop" or done.returncode == 0), (command, done.err)
+    shows("ls", "no-such-run-1")
+    shows("ls", ":of-near")  # the first remote's tag of that name would be meant
     assert len(shows("rm", "-a", "-y").split()) == 2
