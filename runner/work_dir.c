@@ -26,15 +26,13 @@ char *work_dir_default(const struct run *run)
     return attempt_path(run, parent, run->attempt);
 }
 
-/* What an attempt left that had no time to clean up: it is over, since RUN is a later one's. */
-static void remove_earlier(const struct run *run)
+/* What attempts left that had no time to clean up, here: they are over, since RUN is a later one's.
+ */
+static void remove_attempt(const struct run *run, const char *parent, unsigned attempt)
 {
-    g_autofree char *parent = dstack_home_path("work");
     struct run earlier = {.id = run->id, .rank = run->rank};
 
-    if (run->attempt < 2)
-        return;
-    earlier.owner.work_dir = attempt_path(run, parent, run->attempt - 1);
+    earlier.owner.work_dir = attempt_path(run, parent, attempt);
     if (work_dir_is_ours(&earlier)) {
         g_autoptr(GError) error = NULL;
 
@@ -51,7 +49,8 @@ bool work_dir_create(struct run *run, GError **error)
     g_autofree char *parent = g_path_get_dirname(path);
     g_autofree char *code = NULL, *mark = NULL;
 
-    remove_earlier(run);
+    for (unsigned attempt = 1; attempt < run->attempt; attempt++)
+        remove_attempt(run, parent, attempt);
     if (g_mkdir_with_parents(parent, 0700) != 0 || g_mkdir(path, 0700) != 0)
         return error_set_errno(error, errno, "make the work directory %s", path);
     g_free(run->owner.work_dir);
