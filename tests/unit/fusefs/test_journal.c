@@ -47,7 +47,8 @@ static void tear_down_directory(void)
     g_free(url);
 }
 
-TestSuite(journal, .init = set_up_directory, .fini = tear_down_directory, .timeout = 100);
+/* For 2,000 kills; CTest's own limit is shorter unless tests are long. */
+TestSuite(journal, .init = set_up_directory, .fini = tear_down_directory, .timeout = 3000);
 
 static struct journal *journal;
 
@@ -337,7 +338,7 @@ static void crash_once(unsigned seed, struct progress *progress)
     cr_assert_not(stop(), "nothing is left for a third one");
 }
 
-Test(journal, a_process_killed_at_any_moment_loses_nothing, .timeout = 3000)
+Test(journal, a_process_killed_at_any_moment_loses_nothing)
 {
     unsigned rounds = g_getenv("DSTACK_TEST_LONG") ? 2000 : 12;
     struct progress *progress =
@@ -685,7 +686,6 @@ static GPtrArray *read_now(const uint8_t *data, unsigned *damaged)
     return journal_read(data, journal->bytes, is_backed_here, NULL, damaged);
 }
 
-/* Each byte of a chain, changed: the chain is left out, or cut there, or says the same. */
 /* Neighbours remove what nobody has come back for; a mount that lived for long was just there. */
 Test(journal, its_time_is_when_its_owner_was_last_there)
 {
@@ -701,6 +701,7 @@ Test(journal, its_time_is_when_its_owner_was_last_there)
     cr_expect_not(stop());
 }
 
+/* Each byte of a chain, changed: the chain is left out, or cut there, or says the same. */
 Test(journal, a_damaged_chain_is_noticed)
 {
     uint64_t pos;
