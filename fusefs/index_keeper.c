@@ -14,7 +14,6 @@
 #define QUIET_MS     5000  /* without changes, before indexes are written */
 #define AGE_MS       60000 /* at most once in this time, for each directory; and busy ones too */
 #define SHARE        100   /* writing one takes at most one part in this of the time */
-#define OPEN_MS      1000  /* until a bound of changed_ns has passed */
 #define STOP_MS      5000  /* at the end of a mount */
 #define DEADLINE_MS  5000
 #define FIRST_BYTES  (1u << 20) /* that are asked for before the size is known */
@@ -274,10 +273,10 @@ static void write_due(struct index_keeper *keeper)
 static void await_bound(struct fs *fs)
 {
     int64_t store_ns = atomic_load(&fs->store_ns);
-    int64_t left_ms = atomic_load(&fs->attrs_ms) + OPEN_MS - now_ms();
+    int64_t left_ms = atomic_load(&fs->attrs_ms) + RECORD_BOUND_MS - now_ms();
 
     if (record_bound(store_ns) != store_ns && left_ms > 0)
-        g_usleep((gulong)(MIN(left_ms, OPEN_MS) * 1000));
+        g_usleep((gulong)(MIN(left_ms, RECORD_BOUND_MS) * 1000));
 }
 
 /* What the lease's end would come too late for; bounded, since somebody waits. */

@@ -69,7 +69,7 @@ size_t record_bytes(const struct record *record)
 
 int64_t record_bound(int64_t told_ns)
 {
-    return told_ns % NS_PER_S ? told_ns : told_ns + NS_PER_S - 1;
+    return told_ns % NS_PER_S ? told_ns : told_ns + RECORD_BOUND_MS * (NS_PER_S / 1000) - 1;
 }
 
 bool record_matches(const struct record *record, const struct store_object *object)

@@ -42,7 +42,10 @@ size_t record_bytes(const struct record *record);       /* with its place in a t
 /* What RECORD says is true of OBJECT, which a listing told. */
 bool record_matches(const struct record *record, const struct store_object *object);
 
-/* The last nanosecond of the second that a time told to the second means. */
+/* Until when the second may last that a store means with a time told to the second: the clock that
+ * it tells is time(2), which may be some milliseconds behind the one that it stamps objects with.
+ */
+#define RECORD_BOUND_MS 1050
 int64_t record_bound(int64_t told_ns);
 
 /* Tables: names that are those of records, which the table owns. */
