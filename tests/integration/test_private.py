@@ -145,7 +145,8 @@ def namespace(open_directory):
         holder.wait(10)
 
 
-@pytest.mark.skipif("os.geteuid() != 0", reason="becomes another user")
+@pytest.mark.skipif("os.geteuid() != 0 or 'DSTACK_TEST_CHROOT' in os.environ",
+                    reason="becomes another user, in a mount namespace")
 def test_a_drain_of_no_use_ends_in_time_for_who_is_not_root(s3_store, open_directory, namespace):
     """The store is away, and a close waits for it: nobody but root can end its request by force."""
     holder, nobody = namespace
