@@ -123,8 +123,8 @@ class World:
         (self.repo / "artifacts").mkdir()
         (self.repo / "artifacts" / "hello.sh").write_text(HELLO_SH)
         self.write(HELLO)
-        self.environment = {k: v for k, v in os.environ.items()
-                            if not k.startswith(("AWS_", "DSTACK_"))}
+        self.environment = {k: v for k, v in os.environ.items() if k == "DSTACK_JOURNAL_DIR"
+                            or not k.startswith(("AWS_", "DSTACK_"))}
         self.environment.update(DSTACK_HOME=str(self.home), HOME=str(directory),
                                 AWS_EC2_METADATA_DISABLED="true")
 
