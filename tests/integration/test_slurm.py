@@ -8,7 +8,7 @@ import pytest
 
 from cli_world import FINAL
 from conftest import program, wait_for
-from slurm_world import LIMIT_S, LONG, cluster, kill_all, needs_slurm, slurm, workflow, workflows  # noqa: F401
+from slurm_world import LIMIT_S, cluster, kill_all, needs_slurm, slurm, workflow, workflows  # noqa: F401
 
 pytestmark = needs_slurm
 
@@ -62,8 +62,7 @@ for step in range(first, steps):
 weights = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
 print("final", loss.item().hex(), hashlib.sha256(weights).hexdigest())
 """
-TIMES = 3 if LONG else 1
-STEPS, EVERY = (400, 10) if LONG else (120, 10)
+TIMES, STEPS, EVERY = 3, 400, 10
 
 
 def train(name, mount):
