@@ -6,6 +6,8 @@
 #include "runner/machine.h"
 #include "runner/run_store.h"
 #include "runner/work_dir.h"
+#include <errno.h>
+#include <glib/gstdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +31,14 @@ static void note_whose(const struct run_root *where, const struct run *run)
 
     if (!g_file_set_contents(path, text, -1, &error))
         log_warning("%s", error->message);
+}
+
+static void forget_whose(const struct run *run)
+{
+    g_autofree char *path = g_build_filename(run->owner.work_dir, WHOSE, NULL);
+
+    if (g_unlink(path) != 0 && errno != ENOENT)
+        log_warning("remove %s: %s", path, g_strerror(errno));
 }
 
 static void remove_dir(const char *path)
@@ -60,12 +70,14 @@ static void save_last(struct store *root, const struct run *run, const int *stop
 
     if (run->attempt < 2 || !is_left(run, run->attempt - 1, &left))
         return;
-    if (job_files_upload(root, &left, &options, &error))
+    if (job_files_upload(root, &left, &options, &error)) {
         log_info("what attempt %u had no time to save is saved", run->attempt - 1);
-    else
-        log_warning("what attempt %u had no time to save is lost: %s", run->attempt - 1,
-                    error->message);
-    remove_dir(left.owner.work_dir);
+        remove_dir(left.owner.work_dir);
+    } else {
+        log_warning("what attempt %u had no time to save cannot be saved now: it stays in %s: %s",
+                    run->attempt - 1, left.owner.work_dir, error->message);
+        forget_whose(&left); /* nobody but a person removes it */
+    }
     g_free(left.owner.work_dir);
 }
 

@@ -3,8 +3,9 @@
  *
  * shape:   a kept directory says whose it is (the file "whose": root, repo, run, attempt). The next
  *          attempt on this machine saves what is in the last one's before it restores its
- * artifacts, and removes it. Those of runs that went on elsewhere, or that are gone, are removed by
- *          the next runner of the same root. One that a person may want to push stays.
+ *          artifacts, and removes it; if that cannot be saved then either, it stays for a person.
+ *          Those of runs that went on elsewhere, or that are gone, are removed by the next runner
+ *          of the same root. One that a person may want to push stays.
  * errors:  said in the runner's messages; nothing of it fails a run.
  */
 #pragma once

@@ -197,9 +197,10 @@ def test_an_attempt_that_comes_back_harms_nothing_of_its_successor(world, tmp_pa
     world.assert_nothing_left()
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("where", ["here", "elsewhere", "unsavable"])
 def test_what_there_was_no_time_to_save(world, google, tmp_path, where):
-    """It stays where it is: the next attempt saves it, or takes over without it, and it goes."""
+    """It stays where it is: the next attempt saves it, or takes over without it, and it goes. What that
+    cannot save either stays for a person."""
     google.serve(world)
     world.ok("config", "--storage", f"file://{tmp_path}/store")
     world.write("workflows:\n  - name: w\n    provider: bash\n    artifacts: [output]\n    retry: {attempts: 3}\n"
@@ -212,18 +213,21 @@ def test_what_there_was_no_time_to_save(world, google, tmp_path, where):
     kept, = (world.home / "work").iterdir()
     assert f"kept in {kept} for the next attempt" in world.ok("ps", "-v", name)
     for path in (kept / "code" / "output").iterdir():
-        path.rename(path.parent / "n")
+        if where != "unsavable":
+            path.rename(path.parent / "n")
     world.ok("run", "hello", "--remote")
     assert kept.exists()
-    there = world if where == "here" else elsewhere(world, tmp_path)
+    there = elsewhere(world, tmp_path) if where == "elsewhere" else world
     out = there.ok("run", "--resume", name)
     assert f"had {1 if where == 'here' else ''}\n" in out.split("--- attempt 2")[1]
-    if where == "elsewhere":
+    if where != "here":
         assert kept.exists()
         world.ok("run", "hello", "--remote")
-    assert not kept.exists()
+    assert kept.exists() == (where == "unsavable")
     assert {run["status"] for run in world.runs()} == {"done"}
     assert world.files(name) == (["output/n"] if where == "here" else [])
+    world.ok("rm", "-y", name)
+    assert not kept.exists()
     world.assert_nothing_left()
 
 
