@@ -1,4 +1,7 @@
-"""A small training that checkpoints as it should: to another name, then renamed, with all of its state."""
+"""A small training that checkpoints as it should: to another name, then renamed, with all of its state.
+
+train.py PAUSE_S [STEPS EVERY]
+"""
 import hashlib
 import os
 import sys
@@ -6,8 +9,8 @@ import time
 
 import torch
 
-STEPS, EVERY = 120, 8
 pause_s = float(sys.argv[1])
+STEPS, EVERY = (int(word) for word in sys.argv[2:4] or ("120", "8"))
 last = "checkpoints/last.pt"
 
 torch.manual_seed(7)

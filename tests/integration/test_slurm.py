@@ -8,7 +8,7 @@ import pytest
 
 from cli_world import FINAL
 from conftest import program, wait_for
-from slurm_world import LIMIT_S, cluster, kill_all, needs_slurm, slurm, workflow, workflows  # noqa: F401
+from slurm_world import LIMIT_S, TOP, cluster, kill_all, needs_slurm, slurm, workflow, workflows  # noqa: F401
 
 pytestmark = needs_slurm
 
@@ -29,44 +29,12 @@ echo 1 > output/a; echo 2 > live/b""", [("output", False), ("live", True)],
     cluster.assert_nothing_left()
 
 
-TRAIN = """
-import hashlib, os, sys, time
-import torch
-
-steps, every = int(sys.argv[1]), int(sys.argv[2])
-torch.manual_seed(7)
-torch.set_num_threads(1)
-model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
-optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-last = "checkpoints/last.pt"
-first = 0
-if os.path.exists(last):
-    saved = torch.load(last)
-    model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
-    torch.set_rng_state(saved["rng"])
-    first = saved["step"]
-print(f"up at step {first}", flush=True)
-for step in range(first, steps):
-    x = torch.randn(32, 8)
-    loss = ((model(x) - x.pow(2).sum(1, keepdim=True)) ** 2).mean()
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    print(f"step {step}", flush=True)
-    if (step + 1) % every == 0:
-        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(),
-                    "rng": torch.get_rng_state(), "step": step + 1}, last + ".tmp")
-        os.rename(last + ".tmp", last)
-    time.sleep(0.1)
-weights = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
-print("final", loss.item().hex(), hashlib.sha256(weights).hexdigest())
-"""
+TRAIN = (TOP / "scripts/demo/train.py").read_text()
 TIMES, STEPS, EVERY = 3, 400, 10
 
 
 def train(name, mount):
-    return workflow(name, f"/usr/bin/python3 train.py {STEPS} {EVERY}", [("checkpoints", mount)],
+    return workflow(name, f"/usr/bin/python3 train.py 0.1 {STEPS} {EVERY}", [("checkpoints", mount)],
                     resources="{cpu: 1, interruptible: true}")
 
 
@@ -75,8 +43,8 @@ def uninterrupted(tmp_path_factory):
     """What the training says at its end when nobody disturbs it."""
     directory = tmp_path_factory.mktemp("uninterrupted")
     (directory / "checkpoints").mkdir()
-    (directory / "train.py").write_text(TRAIN.replace("time.sleep(0.1)", ""))
-    done = subprocess.run(["/usr/bin/python3", "train.py", str(STEPS), str(EVERY)], cwd=directory,
+    (directory / "train.py").write_text(TRAIN)
+    done = subprocess.run(["/usr/bin/python3", "train.py", "0", str(STEPS), str(EVERY)], cwd=directory,
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
@@ -88,7 +56,7 @@ def assert_same_end(cluster, name, uninterrupted, times):
     assert state["status"] == "done", (state, text)
     assert state["attempt"] == times + 1, (state, text)
     assert re.findall(r"^final .*$", text, re.M) == [uninterrupted], text
-    repeated = len(re.findall(r"^step \d+$", text, re.M)) - STEPS
+    repeated = len(re.findall(r"^step \d+ loss", text, re.M)) - STEPS
     # the last second of a log goes with a machine that goes without a warning
     assert -EVERY <= repeated <= times * EVERY, f"{repeated} steps were repeated: {text}"
 
@@ -96,7 +64,7 @@ def assert_same_end(cluster, name, uninterrupted, times):
 def wait_steps(cluster, name, attempt):
     """Until the attempt has saved a checkpoint of its own."""
     def reached():
-        parts = cluster.output(name).split("up at step ")
+        parts = cluster.output(name).split("from step ")
         return len(parts) > attempt and len(re.findall(r"^step ", parts[attempt], re.M)) > EVERY + 1
     wait_for(reached, LIMIT_S, f"{name}, attempt {attempt} trains")
 
