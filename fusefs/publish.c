@@ -207,7 +207,6 @@ static void give_up_attributes(struct publish *p)
 static int settle_doubt(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     struct publish p = {.fs = fs, .caller = caller, .inode = inode, .key = inode->doubt->key};
-    g_autofree char *staged = NULL;
     int error;
 
     inode->publishing = true;
@@ -221,15 +220,9 @@ static int settle_doubt(struct fs *fs, struct fs_caller *caller, struct inode *i
         inode->refused = is_refusal(error);
         inode->next_publish_ms = now_ms() + RETRY_MS;
     }
-    inode->publishing = false;
-    inode->version++;
-    pthread_cond_broadcast(&inode->changed);
-    staged = inode_end_vanished(fs, inode);
-    if (staged) {
-        pthread_mutex_unlock(&inode->lock);
-        staged_remove(fs, staged);
-        pthread_mutex_lock(&inode->lock);
-    }
+    pthread_mutex_unlock(&inode->lock);
+    inode_publish_end(fs, inode);
+    pthread_mutex_lock(&inode->lock);
     return error;
 }
 

@@ -1,14 +1,13 @@
 /* Reading the base object: parallel ranged GETs ahead of whoever reads in sequence.
  *
  * A stream is one place in a file where somebody reads onwards, or downwards, as memcpy does of a
- * mapping at times. It keeps segments, each one GET
- * into buffers of the budget, from a little behind the reader (requests of one reader arrive out of
- * order) to a window ahead. A read that continues no stream starts one, with a segment as large as
- * itself; from the second read on that does continue it, each doubles the window, of which a
- * segment is a quarter: scattered reads fetch what they ask for, and a sequential reader soon keeps
- * several large GETs in flight. How far a read may be from where it is expected grows with the
- * window. A read of what a stream has fetched is answered from there, wherever it is, and widens
- * nothing.
+ * mapping at times. It keeps segments, each one GET into buffers of the budget, from a little
+ * behind the reader (requests of one reader arrive out of order) to a window ahead. A read that
+ * continues no stream starts one, with a segment as large as itself; from the second read on that
+ * does continue it, each doubles the window, of which a segment is a quarter: scattered reads fetch
+ * what they ask for, and a sequential reader soon keeps several large GETs in flight. How far a
+ * read may be from where it is expected grows with the window. A read of what a stream has fetched
+ * is answered from there, wherever it is, and widens nothing.
  *
  * When there is no memory for what a reader waits for, streams give way: the least used of this
  * file first, then those of others; if that does not help either, the bytes are fetched past them.
@@ -256,23 +255,30 @@ static uint64_t next_window(const struct inode *inode, const struct stream *stre
     return MIN(MAX(stream->window * 2, SEGMENT_MIN), CLAMP(most, SEGMENT_MIN, window_max));
 }
 
-static void let_go(struct stream *stream)
+/* Of what lies well behind the reader. */
+static void let_go_below(struct stream *stream)
 {
-    struct segment *first, *last;
+    struct segment *first;
 
-    while (stream->is_down && (last = g_queue_peek_tail(&stream->segments)) &&
-           last->start >= stream->position + BEHIND && last->state != SEGMENT_FETCHING) {
-        stream->fetched = last->start;
-        segment_unref(g_queue_pop_tail(&stream->segments));
-    }
-    while (!stream->is_down && (first = g_queue_peek_head(&stream->segments)) &&
+    while ((first = g_queue_peek_head(&stream->segments)) &&
            first->end + BEHIND <= stream->position && first->state != SEGMENT_FETCHING) {
         stream->start = first->end;
         segment_unref(g_queue_pop_head(&stream->segments));
     }
 }
 
-/* The reader went on: widen, and let go of what lies well behind. */
+static void let_go_above(struct stream *stream)
+{
+    struct segment *last;
+
+    while ((last = g_queue_peek_tail(&stream->segments)) &&
+           last->start >= stream->position + BEHIND && last->state != SEGMENT_FETCHING) {
+        stream->fetched = last->start;
+        segment_unref(g_queue_pop_tail(&stream->segments));
+    }
+}
+
+/* The reader went on: widen, and let go of what it has left behind. */
 static void stream_advance(const struct inode *inode, struct stream *stream, uint64_t offset,
                            uint64_t end, uint64_t window_max)
 {
@@ -281,7 +287,10 @@ static void stream_advance(const struct inode *inode, struct stream *stream, uin
         return;
     stream->window = next_window(inode, stream, window_max);
     stream->segment_bytes = CLAMP(stream->window / 4, SEGMENT_MIN, SEGMENT_MAX);
-    let_go(stream);
+    if (stream->is_down)
+        let_go_above(stream);
+    else
+        let_go_below(stream);
 }
 
 /* A segment of SIZE bytes, or of the least size where a reader waits for it, behind all of STREAM's

@@ -160,8 +160,6 @@ static int delete_keys(struct copying *c)
     for (guint i = 0; i < c->keys->len && !error; i += batch) {
         g_autoptr(StoreCall) call = store_call_new(STORE_DELETE_MANY, "");
 
-        if (!call->keys)
-            call->keys = g_ptr_array_new_with_free_func(g_free);
         for (guint j = i; j < MIN(i + batch, c->keys->len); j++)
             g_ptr_array_add(call->keys, g_strdup(c->keys->pdata[j]));
         error = run_call(c->fs, NULL, call);

@@ -101,7 +101,7 @@ static bool check_sizes(const struct store_call *call, const struct store_caps *
     if (bytes > max)
         return error_set(error, EFBIG, "%s: %" PRIu64 " bytes in one request, more than %" PRIu64,
                          call->key, bytes, max);
-    if (call->verb == STORE_DELETE_MANY && call->keys && call->keys->len > caps->max_delete_keys)
+    if (call->verb == STORE_DELETE_MANY && call->keys->len > caps->max_delete_keys)
         return error_set(error, EINVAL, "%u keys in one request, more than %u", call->keys->len,
                          caps->max_delete_keys);
     return true;

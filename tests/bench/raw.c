@@ -68,7 +68,6 @@ static struct store_call *make_remove(struct work *work, unsigned number, void *
     unsigned most = store_caps(work->store)->max_delete_keys, first = number * most;
 
     (void)buffer;
-    call->keys = g_ptr_array_new_with_free_func(g_free);
     for (unsigned i = first; i < MIN(first + most, work->bytes); i++)
         g_ptr_array_add(call->keys, g_strdup_printf("%s%06u", work->key, i));
     return call;
