@@ -44,10 +44,20 @@ class Slurm:
         text = self.run("scontrol", "show", "job", "-o", str(number))
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
-    def preempt(self, node, seconds=1):
-        """A job that takes all of NODE."""
-        return self.run("sbatch", "--parsable", "-p", "hi", "-w", node, "-c2", "-o", "/dev/null",
+    def preempt(self, node, seconds=1, cpus=2):
+        """A job that takes NODE, of which 2 CPUs are all."""
+        return self.run("sbatch", "--parsable", "-p", "hi", "-w", node, f"-c{cpus}", "-o", "/dev/null",
                         "--wrap", f"sleep {seconds}")
+
+    @contextlib.contextmanager
+    def filled(self, node, cpus=2):
+        """Nothing else gets these CPUs of NODE."""
+        number = self.preempt(node, 600, cpus)
+        try:
+            wait_for(lambda: self.job(number)["JobState"] == "RUNNING", LIMIT_S, f"{node} is filled")
+            yield
+        finally:
+            self.run("scancel", number)
 
     def resume(self, node):
         """Slurm may have done so by itself: the node answers."""

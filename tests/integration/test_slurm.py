@@ -33,8 +33,8 @@ TRAIN = (TOP / "scripts/demo/train.py").read_text()
 TIMES, STEPS, EVERY = 3, 400, 10
 
 
-def train(name, mount):
-    return workflow(name, f"/usr/bin/python3 train.py 0.1 {STEPS} {EVERY}", [("checkpoints", mount)],
+def train(name, mount, pause_s=0.1):
+    return workflow(name, f"/usr/bin/python3 train.py {pause_s} {STEPS} {EVERY}", [("checkpoints", mount)],
                     resources="{cpu: 1, interruptible: true}")
 
 
@@ -77,38 +77,48 @@ def assert_warned(text):
     assert re.search(r"^dstack: --- attempt 2, on ", text, re.M), text
 
 
-def test_training_ends_as_if_nobody_had_disturbed_it(cluster, slurm, uninterrupted):
-    """Of four runs, two are preempted (one with an artifact that is not mounted); of one, all
-    processes are killed, and `dstack run` submits it again; the node of one goes down."""
+def test_training_ends_as_if_nobody_had_preempted_it(cluster, slurm, uninterrupted):
+    """Of two runs that share a node, one has an artifact that is not mounted."""
     (cluster.repo / "train.py").write_text(TRAIN)
     cluster.write(workflows(train("mounted", True), train("saved", False)))
-    preempted, down = [cluster.submit("mounted"), cluster.submit("saved")], cluster.submit("mounted")
-    followed = cluster.start("run", "mounted", "--remote")
-    wait_for(lambda: len(cluster.runs()) == 4, LIMIT_S, "all are submitted")
-    killed = cluster.last()["run"]
-    for name in (*preempted, down, killed):
-        wait_steps(cluster, name, 1)
-    node = slurm.job(cluster.number(down))["NodeList"]
-    assert {slurm.job(cluster.number(name))["NodeList"] for name in preempted} == {"n1"}
-    assert node == "n2"
-    kill_all(cluster, killed)
-    slurm.run("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=power")
-    try:
+    with slurm.filled("n2"):  # the runs come back to the node from which they were preempted
+        names = [cluster.submit("mounted"), cluster.submit("saved")]
         for attempt in range(1, TIMES + 1):
-            for name in preempted:
+            for name in names:
                 wait_steps(cluster, name, attempt)
+                assert slurm.job(cluster.number(name))["NodeList"] == "n1"
             slurm.preempt("n1", 0)
-            for name in preempted:
+            for name in names:
                 wait_for(lambda: cluster.state(name)["attempt"] > attempt, LIMIT_S, f"{name} goes on")
-        out, err = followed.communicate(timeout=LIMIT_S)
+        for name in names:
+            assert_same_end(cluster, name, uninterrupted, TIMES)
+            assert_warned(cluster.output(name))
+    cluster.assert_nothing_left()
+
+
+def test_training_ends_as_if_nothing_had_died(cluster, slurm, uninterrupted):
+    """Of one run, all processes are killed, and `dstack run` submits it again; the node of the other
+    goes down, and Slurm does."""
+    (cluster.repo / "train.py").write_text(TRAIN)
+    cluster.write(workflows(train("mounted", True, 0.05)))
+    with slurm.filled("n1"):
+        down = cluster.submit("mounted")
+        wait_steps(cluster, down, 1)
+    with slurm.filled("n2", cpus=1):
+        followed = cluster.start("run", "mounted", "--remote")
+        wait_for(lambda: len(cluster.runs()) == 2, LIMIT_S, "both are submitted")
+        killed = cluster.last()["run"]
+        wait_steps(cluster, killed, 1)
+    assert [slurm.job(cluster.number(name))["NodeList"] for name in (down, killed)] == ["n2", "n1"]
+    kill_all(cluster, killed)
+    slurm.run("scontrol", "update", "nodename=n2", "state=DOWN", "reason=power")
+    try:
+        out, err = followed.communicate(timeout=2 * LIMIT_S)
     finally:
-        slurm.resume(node)
+        slurm.resume("n2")
     assert followed.returncode == 0 and "Interrupted (" in err, (out, err)
     for name in (down, killed):
         assert_same_end(cluster, name, uninterrupted, 1)
-    for name in preempted:
-        assert_same_end(cluster, name, uninterrupted, TIMES)
-        assert_warned(cluster.output(name))
     cluster.assert_nothing_left()
 
 
