@@ -6,14 +6,14 @@
 #include <limits.h>
 #include <string.h>
 
+#define DOTS  2 /* "." and ".." */
 #define TRIES 3 /* of a listing during which names came or went */
 
 /* A million names are 30 MB: their entries are packed. */
 struct fs_dir {
-    uint64_t ino;
-    GPtrArray *names; /* each with its struct tag before it, in `chunk` */
+    uint64_t ino, parent_ino; /* "." and "..", which come first */
+    GPtrArray *names;         /* each with its struct tag before it, in `chunk` */
     GStringChunk *chunk;
-    GHashTable *seen; /* the same names, while they are listed; then NULL */
     /* From the store: */
     GHashTable *records; /* what an index was right about */
     int64_t began_ms;    /* as of when the records are true */
@@ -30,13 +30,11 @@ static void dir_init(struct fs_dir *dir)
 {
     dir->names = g_ptr_array_new();
     dir->chunk = g_string_chunk_new(64 * 1024);
-    dir->seen = g_hash_table_new(g_str_hash, g_str_equal);
     dir->records = records_new();
 }
 
 static void dir_clear(struct fs_dir *dir)
 {
-    g_clear_pointer(&dir->seen, g_hash_table_unref);
     g_clear_pointer(&dir->records, g_hash_table_unref);
     g_ptr_array_free(dir->names, TRUE);
     g_string_chunk_free(dir->chunk);
@@ -51,14 +49,30 @@ static void add_entry(struct fs_dir *dir, const char *name, mode_t type, uint64_
     size_t length = strlen(name);
     char *in_chunk;
 
-    if (g_hash_table_contains(dir->seen, name))
-        return; /* "a" and "a/b": the file is what shows */
     memcpy(packed.tag.ino, &ino, sizeof(ino));
     memcpy(packed.name, name, MIN(length, NAME_MAX));
     in_chunk = g_string_chunk_insert_len(dir->chunk, (char *)&packed,
                                          (gssize)(sizeof(packed.tag) + MIN(length, NAME_MAX)));
     g_ptr_array_add(dir->names, in_chunk + sizeof(packed.tag));
-    g_hash_table_add(dir->seen, in_chunk + sizeof(packed.tag));
+}
+
+static gint compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Of what was added under one name, the first stays: with "a" and "a/b", the file is what shows.
+ * A sort, as it is stable, takes a third of the memory that a set of the names would. */
+static void settle(struct fs_dir *dir)
+{
+    GPtrArray *names = dir->names;
+    guint kept = 0;
+
+    g_ptr_array_sort(names, compare_names);
+    for (guint i = 0; i < names->len; i++)
+        if (!kept || strcmp(names->pdata[kept - 1], names->pdata[i]) != 0)
+            names->pdata[kept++] = names->pdata[i];
+    g_ptr_array_set_size(names, (gint)kept);
 }
 
 /* Names that no path can have are not shown: "", ".", "..", longer than 255 bytes, our own. */
@@ -134,10 +148,9 @@ static bool list_here(struct fs *fs, struct inode *inode, struct fs_dir *dir)
     gpointer name;
     bool known;
 
-    if (!fs_is_authority(fs))
-        return false;
     pthread_mutex_lock(&fs->lock);
-    known = inode->names != NULL;
+    dir->parent_ino = inode->parent ? inode->parent->ino : inode->ino;
+    known = fs_is_authority(fs) && inode->names;
     if (known) {
         add_children(dir, inode, true);
         g_hash_table_iter_init(&iter, inode->names);
@@ -180,6 +193,7 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
         token = error ? NULL : g_strdup(page->next_token);
     } while (token && (!max_pages || ++pages < max_pages));
     *whole = !error && !token;
+    settle(dir);
     return error;
 }
 
@@ -196,11 +210,9 @@ static bool remember(struct fs *fs, struct inode *inode, struct fs_dir *dir, uin
         inode->is_large = true;
         return false;
     }
-    for (uint64_t i = 0; fs_dir_entry(dir, i, &entry); i++) {
+    for (uint64_t i = DOTS; fs_dir_entry(dir, i, &entry); i++) {
         struct record *record = records_find(dir->records, entry.name);
 
-        if (strcmp(entry.name, ".") == 0 || strcmp(entry.name, "..") == 0)
-            continue;
         if (record)
             g_hash_table_steal(dir->records, record->name);
         names_add(fs, inode, record ? record : record_new_plain(entry.name, entry.type));
@@ -235,18 +247,11 @@ int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsi
     return error;
 }
 
-static void add_dots(struct fs *fs, struct inode *inode, struct fs_dir *dir)
-{
-    pthread_mutex_lock(&fs->lock);
-    add_entry(dir, ".", S_IFDIR, inode->ino);
-    add_entry(dir, "..", S_IFDIR, inode->parent ? inode->parent->ino : inode->ino);
-    pthread_mutex_unlock(&fs->lock);
-}
-
 /* Lists INODE into DIR, which is initialised here. */
 static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, struct fs_dir *dir)
 {
     bool is_known = false, whole;
+    guint listed = 0;
     int error = 0;
 
     for (int i = 0; i < TRIES && !error && !is_known; i++) {
@@ -255,20 +260,21 @@ static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, st
         if (i)
             dir_clear(dir);
         dir_init(dir);
-        add_dots(fs, inode, dir);
         if (list_here(fs, inode, dir))
             break;
         pthread_mutex_lock(&fs->lock);
         changes = inode->changes;
         pthread_mutex_unlock(&fs->lock);
         error = list_store(fs, caller, inode, 0, dir, &whole);
+        listed = dir->names->len;
         pthread_mutex_lock(&fs->lock);
         is_known = !error &&
                    (!fs_is_authority(fs) || remember(fs, inode, dir, changes) || inode->is_large);
         add_children(dir, inode, false);
         pthread_mutex_unlock(&fs->lock);
     }
-    g_clear_pointer(&dir->seen, g_hash_table_unref);
+    if (dir->names->len > listed)
+        settle(dir);
     if (fs_is_authority(fs)) /* they are with the names, or too many */
         g_hash_table_remove_all(dir->records);
     return error;
@@ -314,9 +320,14 @@ bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *ent
 {
     struct tag tag;
 
-    if (index >= dir->names->len)
+    if (index < DOTS) {
+        *entry = (struct fs_entry){
+            .name = index ? ".." : ".", .type = S_IFDIR, .ino = index ? dir->parent_ino : dir->ino};
+        return true;
+    }
+    if (index - DOTS >= dir->names->len)
         return false;
-    entry->name = dir->names->pdata[index];
+    entry->name = dir->names->pdata[index - DOTS];
     memcpy(&tag, entry->name - sizeof(tag), sizeof(tag));
     entry->type = DTTOIF(tag.type);
     memcpy(&entry->ino, tag.ino, sizeof(entry->ino));
