@@ -8,11 +8,11 @@
 #include "config/autofd.h"
 #include "config/error.h"
 #include "config/log.h"
-#include "runner/job.h"
-#include "runner/lost.h"
+#include "runner/job/job.h"
+#include "runner/job/ranks.h"
 #include "runner/machine.h"
-#include "runner/ranks.h"
-#include "runner/run_store.h"
+#include "runner/run/lost.h"
+#include "runner/run/run_store.h"
 #include "runner/work_dir.h"
 #include <locale.h>
 #include <signal.h>

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "runner/run.h"
+#include "runner/run/run.h"
 
 /* Where it is, if RUN works on this machine: named by the beginning of its random id, so that it
  * can be found and removed although its runner died before it could say so. The caller's. */

@@ -8,7 +8,7 @@
 
 #include "config/repo.h"
 #include "config/settings.h"
-#include "runner/run_store.h"
+#include "runner/run/run_store.h"
 #include "storage/store.h"
 #include "storage/tags.h"
 

@@ -3,7 +3,7 @@
 #include "config/error.h"
 #include "config/paths.h"
 #include "config/slurm_options.h"
-#include "runner/engine.h"
+#include "runner/engine/engine.h"
 #include "storage/keys.h"
 #include "storage/remote.h"
 

@@ -3,7 +3,7 @@
 #include "config/error.h"
 #include "config/units.h"
 #include "runner/cli/cli_transfer.h"
-#include "runner/logs.h"
+#include "runner/run/logs.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 
 #include "config/error.h"
 #include "config/units.h"
-#include "runner/kept.h"
+#include "runner/run/kept.h"
 
 #include <jansson.h>
 #include <stdio.h>

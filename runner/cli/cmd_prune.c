@@ -1,6 +1,6 @@
 #include "runner/cli/cli.h"
 
-#include "runner/cache.h"
+#include "runner/job/cache.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -3,8 +3,8 @@
 
 #include "config/error.h"
 #include "runner/cli/cli_transfer.h"
-#include "runner/kept.h"
-#include "runner/rescue.h"
+#include "runner/job/rescue.h"
+#include "runner/run/kept.h"
 #include "storage/keys.h"
 #include "storage/remote.h"
 

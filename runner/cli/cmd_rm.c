@@ -1,7 +1,7 @@
 #include "runner/cli/cli.h"
 
 #include "config/error.h"
-#include "runner/kept.h"
+#include "runner/run/kept.h"
 
 #include <stdio.h>
 

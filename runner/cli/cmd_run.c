@@ -3,10 +3,10 @@
 #include "config/error.h"
 #include "runner/cli/cli_transfer.h"
 #include "runner/cli/run_options.h"
-#include "runner/logs.h"
-#include "runner/restart.h"
-#include "runner/secrets.h"
-#include "runner/submit.h"
+#include "runner/run/logs.h"
+#include "runner/run/restart.h"
+#include "runner/secrets/secrets.h"
+#include "runner/submit/submit.h"
 #include "storage/remote.h"
 
 #include <poll.h>

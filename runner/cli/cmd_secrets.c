@@ -7,8 +7,8 @@
 
 #include "config/error.h"
 #include "runner/cli/arguments.h"
-#include "runner/secret_box.h"
-#include "runner/secrets.h"
+#include "runner/secrets/secret_box.h"
+#include "runner/secrets/secrets.h"
 #include "storage/remote.h"
 
 #include <stdio.h>

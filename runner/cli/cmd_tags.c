@@ -4,7 +4,7 @@
 #include "config/error.h"
 #include "config/units.h"
 #include "runner/cli/cli_transfer.h"
-#include "runner/kept.h"
+#include "runner/run/kept.h"
 #include "storage/keys.h"
 
 #include <jansson.h>

@@ -4,7 +4,7 @@
 #include "config/workflow_keys.h"
 #include "runner/cli/arguments.h"
 #include "runner/cli/cli.h"
-#include "runner/secrets.h"
+#include "runner/secrets/secrets.h"
 
 #include <fcntl.h>
 #include <signal.h>

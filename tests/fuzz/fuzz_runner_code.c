@@ -1,7 +1,7 @@
 /* A snapshot of code as it is in the store: nothing lands outside the directory, whatever it holds.
  * The input is a plain tar, or a compressed one. */
-#include "runner/code.h"
 #include "runner/machine.h"
+#include "runner/submit/code.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The run document: what parses can be written and parses again. */
-#include "runner/run.h"
+#include "runner/run/run.h"
 #include <stdint.h>
 #include <stdlib.h>
 

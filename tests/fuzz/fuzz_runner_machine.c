@@ -1,5 +1,5 @@
 /* What the machine says of itself: /proc/meminfo, and what nvidia-smi lists. */
-#include "runner/machine_has.h"
+#include "runner/submit/machine_has.h"
 
 #include <stdlib.h>
 #include <string.h>

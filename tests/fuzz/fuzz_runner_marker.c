@@ -1,6 +1,6 @@
 /* Keys of runs' markers, which a listing brings: what parses names a run of this repo. */
-#include "runner/run_marker.h"
-#include "runner/run_name.h"
+#include "runner/run/run_marker.h"
+#include "runner/run/run_name.h"
 
 #include <stdint.h>
 #include <stdlib.h>

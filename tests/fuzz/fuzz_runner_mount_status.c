@@ -1,5 +1,5 @@
 /* The status file of dstack-mount, as the runner reads it. */
-#include "runner/mount_status.h"
+#include "runner/job/mount_status.h"
 
 #include <stdint.h>
 #include <stdlib.h>

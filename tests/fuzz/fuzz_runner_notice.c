@@ -1,5 +1,5 @@
 /* What a cloud's metadata server answers: a byte for the cloud, a byte for the status, the body. */
-#include "runner/notice.h"
+#include "runner/job/notice.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* What a runner says of its transfers, and the keys of the listing of runs. */
-#include "runner/job_progress.h"
-#include "runner/run_marker.h"
+#include "runner/job/job_progress.h"
+#include "runner/run/run_marker.h"
 #include <stdint.h>
 #include <stdlib.h>
 

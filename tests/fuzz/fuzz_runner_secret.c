@@ -1,6 +1,6 @@
 /* A secret's object, which any client of the store may have written: only what was sealed with the
  * key opens. The first two bytes of the input say where and how a sealed value is changed. */
-#include "runner/secret_box.h"
+#include "runner/secrets/secret_box.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
 /* The small objects beside a run's document, which any client of the store may have written: the
  * wish to stop, what its transfers say, segments of its log and their keys. */
-#include "runner/job_progress.h"
-#include "runner/log_segment.h"
-#include "runner/logs.h"
-#include "runner/run_store.h"
+#include "runner/job/job_progress.h"
+#include "runner/run/log_segment.h"
+#include "runner/run/logs.h"
+#include "runner/run/run_store.h"
 #include "tests/support/memory_store.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* What Slurm's programs print: sinfo's nodes, scontrol's jobs and configuration, their complaints.
  * The first byte says which of the calls fail; each answer ends at a 0x1e. */
-#include "runner/engine.h"
-#include "runner/slurm.h"
+#include "runner/engine/engine.h"
+#include "runner/engine/slurm.h"
 #include "runner/tool.h"
 
 #include "config/error.h"

@@ -1,5 +1,5 @@
 /* What scontrol says of a job. */
-#include "runner/slurm_job.h"
+#include "runner/engine/slurm_job.h"
 #include <stddef.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,7 +1,7 @@
 /* A text with variables, which a document may hold: in a text for the shell no secret's value ever
  * stands. A text that is escaped is itself again. */
-#include "runner/secrets.h"
-#include "runner/variables.h"
+#include "runner/secrets/secrets.h"
+#include "runner/submit/variables.h"
 
 #include <string.h>
 

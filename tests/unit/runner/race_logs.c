@@ -1,6 +1,6 @@
 /* Many threads that write one log while its store comes and goes. Under ThreadSanitizer it finds
  * races; without it, that every line is there once and each thread's are in order. */
-#include "runner/logs.h"
+#include "runner/run/logs.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/memory_store.h"
 

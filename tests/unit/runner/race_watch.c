@@ -1,7 +1,7 @@
 /* A watched job: its signals, the store's wishes, other ranks' ends and each cloud's notices, all
  * at once, while the runner's thread asks. Run under the thread sanitizer. */
-#include "runner/job_watch.h"
-#include "runner/notice.h"
+#include "runner/job/job_watch.h"
+#include "runner/job/notice.h"
 #include "tests/support/memory_store.h"
 #include "tests/support/script_server.h"
 

@@ -1,8 +1,8 @@
 /* Snapshots of a working tree, and what extraction refuses. */
 #include "config/autofd.h"
 #include "config/error.h"
-#include "runner/code.h"
 #include "runner/machine.h"
+#include "runner/submit/code.h"
 #include "tests/support/memory_store.h"
 #include <archive.h>
 #include <archive_entry.h>

@@ -3,11 +3,11 @@
 #include "config/error.h"
 #include "config/repo.h"
 #include "config/workflow.h"
-#include "runner/code.h"
-#include "runner/deps.h"
-#include "runner/job_progress.h"
-#include "runner/kept.h"
-#include "runner/run_store.h"
+#include "runner/job/job_progress.h"
+#include "runner/run/kept.h"
+#include "runner/run/run_store.h"
+#include "runner/submit/code.h"
+#include "runner/submit/deps.h"
 #include "tests/support/memory_store.h"
 #include <criterion/criterion.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Log segments: written, read and followed. */
 #include "config/error.h"
-#include "runner/log_segment.h"
-#include "runner/logs.h"
-#include "runner/run_store.h"
+#include "runner/run/log_segment.h"
+#include "runner/run/logs.h"
+#include "runner/run/run_store.h"
 #include "storage/store_driver.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/memory_store.h"

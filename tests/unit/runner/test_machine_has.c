@@ -1,6 +1,6 @@
 /* Whether this machine has what a job asks for. */
 #include "config/error.h"
-#include "runner/machine_has.h"
+#include "runner/submit/machine_has.h"
 #include <criterion/criterion.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* The clouds' notices, as their metadata servers would give them. */
 #include "config/error.h"
-#include "runner/notice.h"
+#include "runner/job/notice.h"
 #include "tests/support/script_server.h"
 #include <criterion/criterion.h>
 #include <string.h>

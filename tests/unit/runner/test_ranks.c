@@ -1,6 +1,6 @@
 /* Ranks that see each other end, or vanish. */
 #include "config/error.h"
-#include "runner/ranks.h"
+#include "runner/job/ranks.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/memory_store.h"
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* What is read ahead of an earlier attempt's files: the newest, as far as the memory goes. */
+#include "runner/job/read_ahead.h"
 #include "runner/machine.h"
-#include "runner/read_ahead.h"
 #include <criterion/criterion.h>
 #include <glib/gstdio.h>
 #include <sys/stat.h>

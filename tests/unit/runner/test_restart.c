@@ -1,7 +1,7 @@
 /* Whether an interrupted run may begin again, and what is in its document then. */
 #include "config/error.h"
-#include "runner/restart.h"
-#include "runner/run_store.h"
+#include "runner/run/restart.h"
+#include "runner/run/run_store.h"
 #include "tests/support/memory_store.h"
 #include <criterion/criterion.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The run document and the table of statuses. */
 #include "config/error.h"
-#include "runner/run.h"
-#include "runner/run_marker.h"
+#include "runner/run/run.h"
+#include "runner/run/run_marker.h"
 #include <criterion/criterion.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* Runs in a store: claims, conditional moves, listings, wishes and losses. */
 #include "config/error.h"
-#include "runner/lost.h"
 #include "runner/machine.h"
-#include "runner/run_store.h"
+#include "runner/run/lost.h"
+#include "runner/run/run_store.h"
 #include "storage/store_driver.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/held_store.h"

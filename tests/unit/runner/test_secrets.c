@@ -1,8 +1,8 @@
 /* Secrets: what the store keeps of them, and what a log shows. */
 #include "config/error.h"
-#include "runner/mask.h"
-#include "runner/secret_box.h"
-#include "runner/secrets.h"
+#include "runner/secrets/mask.h"
+#include "runner/secrets/secret_box.h"
+#include "runner/secrets/secrets.h"
 #include <criterion/criterion.h>
 #include <glib/gstdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* What Slurm says of a job, and what it means. */
-#include "runner/slurm_job.h"
+#include "runner/engine/slurm_job.h"
 #include <criterion/criterion.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* Variables in commands. */
 #include "config/error.h"
-#include "runner/secrets.h"
-#include "runner/variables.h"
+#include "runner/secrets/secrets.h"
+#include "runner/submit/variables.h"
 #include <criterion/criterion.h>
 #include <string.h>
 
