@@ -11,15 +11,50 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LOOK_AGAIN_MS = 20 };
+enum { LOOK_AGAIN_MS = 20, EXEC_TRIES = 100, EXEC_TRY_US = 1000, BARE_TIMES = 3 };
+
+static bool read_proc(pid_t pid, const char *file, char **data, gsize *size)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/%s", (int)pid, file);
+
+    return g_file_get_contents(path, data, size, NULL);
+}
+
+/* The kernel's own threads have none, zombies neither. */
+static bool has_program(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/exe", (int)pid);
+
+    return access(path, F_OK) == 0;
+}
+
+/* A process in the middle of execve(2) has neither arguments nor environment for an instant; one
+ * that was started without an environment has arguments each time. */
+static bool read_environment(pid_t pid, char **data, gsize *size)
+{
+    unsigned bare = 0;
+
+    for (int i = 0; i < EXEC_TRIES && bare < BARE_TIMES; i++) {
+        g_autofree char *arguments = NULL;
+        gsize length;
+
+        g_clear_pointer(data, g_free);
+        if (!read_proc(pid, "environ", data, size))
+            return false;
+        if (*size || !has_program(pid) || !read_proc(pid, "cmdline", &arguments, &length))
+            return true;
+        bare += length > 0;
+        g_usleep(EXEC_TRY_US);
+    }
+    return true;
+}
 
 static bool has_variable(pid_t pid, const char *entry)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/environ", (int)pid);
     g_autofree char *data = NULL;
-    gsize size;
+    gsize size = 0;
 
-    if (!g_file_get_contents(path, &data, &size, NULL))
+    if (!read_environment(pid, &data, &size))
         return false;
     for (const char *at = data; at < data + size; at += strlen(at) + 1)
         if (strcmp(at, entry) == 0)

@@ -18,6 +18,9 @@ from botocore.config import Config
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "support"))
 
+# What a shell starts in the background ignores it, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 READY_S = 20
 BAD_LOG = re.compile(r"\berror\b|\bwarning\b|critical|sanitizer|runtime error", re.I)
 

@@ -36,9 +36,25 @@ Test(machine, what_moved_to_its_own_session_is_found)
     g_autofree char *id = g_uuid_string_random();
     pid_t pid = start("setsid sleep 100 & exec sleep 100", id);
 
-    for (int i = 0; i < 100 && processes_signal(JOB_VARIABLE, id, 0) < 2; i++)
+    unsigned found = 0;
+
+    for (int i = 0; i < 100 && found < 2; i++) {
         g_usleep(20000);
-    cr_assert_eq(processes_signal(JOB_VARIABLE, id, 0), 2);
+        found = processes_signal(JOB_VARIABLE, id, 0);
+    }
+    cr_assert_eq(found, 2);
+    cr_assert(processes_end(JOB_VARIABLE, id, SIGKILL, 5000));
+    waitpid(pid, NULL, 0);
+}
+
+/* It has no environment for an instant, over and over. */
+Test(machine, what_starts_itself_again_and_again_is_found)
+{
+    g_autofree char *id = g_uuid_string_random();
+    pid_t pid = start("export LOOP='exec sh -c \"$LOOP\"'; eval \"$LOOP\"", id);
+
+    for (int i = 0; i < 1000; i++)
+        cr_assert_eq(processes_signal(JOB_VARIABLE, id, 0), 1, "at %d", i);
     cr_assert(processes_end(JOB_VARIABLE, id, SIGKILL, 5000));
     waitpid(pid, NULL, 0);
 }
