@@ -105,7 +105,8 @@ struct inode {
     struct journal_chain *journal; /* NULL: none of it is told */
     struct layout layout;
     struct upload *upload;
-    GQueue streams; /* readahead.c */
+    GQueue streams, segments; /* readahead.c, segments.h */
+    uint64_t pieces[2];       /* how much of it was read in one go, the last times */
     /* the publisher's: */
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;

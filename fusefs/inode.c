@@ -70,6 +70,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = inode->attrs.atime_ns = now_ns();
     layout_init(&inode->layout);
     g_queue_init(&inode->streams);
+    g_queue_init(&inode->segments);
     pthread_mutex_init(&inode->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

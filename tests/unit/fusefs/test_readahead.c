@@ -153,3 +153,94 @@ Test(readahead, what_a_downward_reader_asks_for_next_is_there_already)
     close_small();
     store_unref(held);
 }
+
+#define SLAB_MIB   32
+#define SLABS      12
+#define REQUEST    (512u * 1024)
+#define REQUESTS_2 4 /* of 2 MiB */
+
+/* What the kernel does where a page of a mapping is needed: it reads the 2 MiB around it that it
+ * does not have, in requests that arrive in any order. */
+static void touch(struct fs_file *file, bool *cached, GRand *random, uint64_t first)
+{
+    unsigned order[REQUESTS_2] = {0, 1, 2, 3};
+
+    for (unsigned i = REQUESTS_2; i > 1; i--) {
+        unsigned j = (unsigned)g_rand_int_range(random, 0, (gint32)i), swapped = order[j];
+
+        order[j] = order[i - 1];
+        order[i - 1] = swapped;
+    }
+    for (unsigned i = 0; i < REQUESTS_2; i++) {
+        uint64_t request = first + order[i];
+
+        if (request >= (uint64_t)SLABS * SLAB_MIB * MIB / REQUEST || cached[request])
+            continue;
+        cached[request] = true;
+        expect_range(file, request * REQUEST, REQUEST);
+    }
+}
+
+/* memcpy touches both ends of a tensor in a mapping, then goes on from one of them. */
+static void copy_slab(struct fs_file *file, bool *cached, GRand *random, uint64_t slab, bool down)
+{
+    const uint64_t first = slab * SLAB_MIB * MIB / REQUEST;
+    const unsigned steps = SLAB_MIB * MIB / REQUEST / REQUESTS_2;
+
+    touch(file, cached, random, first ? first - 2 : 0);
+    touch(file, cached, random, first + (steps - 1) * REQUESTS_2 + 2);
+    for (unsigned i = 0; i < steps; i++)
+        touch(file, cached, random, first + (down ? steps - 1 - i : i) * REQUESTS_2);
+}
+
+static void copy_slabs(bool down)
+{
+    static const unsigned order[SLABS] = {7, 2, 10, 0, 5, 11, 3, 8, 1, 6, 9, 4};
+    g_autofree bool *cached = g_new0(bool, SLABS *SLAB_MIB *MIB / REQUEST);
+    struct fs_file *file;
+    GRand *random = g_rand_new_with_seed(3);
+
+    put_large("x", SLABS * SLAB_MIB);
+    open_small(256 * MIB);
+    faulty_store_delay(counted, 2);
+    file = open_file("x");
+    for (unsigned i = 0; i < SLABS; i++)
+        copy_slab(file, cached, random, order[i], down);
+    cr_log_info("%.2f of the bytes",
+                (double)faulty_store_received(counted) / (SLABS * SLAB_MIB * MIB));
+    cr_assert_geq(faulty_store_most_in_flight(counted), 4);
+    cr_assert_leq(faulty_store_received(counted), (uint64_t)SLABS * SLAB_MIB * MIB * 13 / 10);
+    fs_release(fs, file);
+    g_rand_free(random);
+    close_small();
+}
+
+Test(readahead, tensors_in_any_order_are_fetched_once_downwards)
+{
+    copy_slabs(true);
+}
+
+Test(readahead, tensors_in_any_order_are_fetched_once_upwards)
+{
+    copy_slabs(false);
+}
+
+/* A store that was away, and is back before anybody needed what could not be fetched. */
+Test(readahead, what_failed_ahead_is_fetched_again)
+{
+    struct fs_file *file;
+
+    put_large("x", 64);
+    open_small(256 * MIB);
+    file = open_file("x");
+    for (unsigned i = 0; i < 4; i++)
+        expect_range(file, (uint64_t)i * MIB, MIB);
+    faulty_store_fail(counted, STORE_GET, 1, 1, EIO);
+    for (unsigned i = 4; i < 64; i++) {
+        expect_range(file, (uint64_t)i * MIB, MIB);
+        if (i < 12)
+            g_usleep(20000); /* nobody waits for what is fetched ahead */
+    }
+    fs_release(fs, file);
+    close_small();
+}
