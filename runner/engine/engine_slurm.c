@@ -6,6 +6,7 @@
  * for ours. source: sbatch(1), scontrol(1), scancel(1).
  */
 #include "config/error.h"
+#include "config/log.h"
 #include "runner/engine/engine.h"
 #include "runner/engine/slurm.h"
 #include "runner/engine/slurm_job.h"
@@ -14,7 +15,7 @@
 #include "runner/secrets/secret_box.h"
 #include <string.h>
 
-enum { INSIDE_MS = 3000 };
+enum { INSIDE_MS = 3000, SILENT_S = 60 };
 #define MIB (UINT64_C(1024) * 1024)
 
 /* A job's name, taken apart. Foreign: it comes out of a document. */
@@ -197,6 +198,30 @@ static bool is_unknown_job(const GError *error)
     return error && strstr(error->message, "Invalid job id");
 }
 
+/* A Slurm that could not be asked is not asked again for a while: who lists many runs, or follows
+ * one, waits once, and is told once. threads: one asks from outside. */
+static bool run_outside(const char *host, const char *const *argv, char **output, GError **error)
+{
+    static char *silent_host, *silence;
+    static int64_t until_us;
+    g_autoptr(GError) why = NULL;
+
+    if (g_get_monotonic_time() < until_us && g_strcmp0(host, silent_host) == 0)
+        return error_set(error, EHOSTUNREACH, "%s", silence);
+    if (slurm_run(host, argv, NULL, SLURM_ASK_MS, output, &why))
+        return true;
+    if (!is_unknown_job(why) && !error_is(why, ENOENT)) {
+        log_warning("%s: what Slurm knows of its jobs is not known here", why->message);
+        until_us = g_get_monotonic_time() + SILENT_S * G_USEC_PER_SEC;
+        g_free(silent_host);
+        g_free(silence);
+        silent_host = g_strdup(host);
+        silence = g_strdup(why->message);
+    }
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
+}
+
 /* Slurm has no such job: it is lost if this is its cluster, and nothing is known otherwise. */
 static bool judge_unknown(const struct place *place, struct engine_answer *answer, GError **error)
 {
@@ -212,13 +237,13 @@ static bool judge_unknown(const struct place *place, struct engine_answer *answe
     return true;
 }
 
-static bool ask(const struct place *place, unsigned timeout_ms, struct slurm_job *job,
-                GError **error)
+static bool ask(const struct place *place, bool inside, struct slurm_job *job, GError **error)
 {
     const char *argv[] = {"scontrol", "show", "job", "-o", place->number, NULL};
     g_autofree char *text = NULL;
 
-    if (!slurm_run(place->host, argv, NULL, timeout_ms, &text, error))
+    if (!(inside ? slurm_run(NULL, argv, NULL, INSIDE_MS, &text, error)
+                 : run_outside(place->host, argv, &text, error)))
         return false;
     slurm_job_parse(text, job);
     return true;
@@ -235,7 +260,7 @@ static bool status(const struct run *run, struct engine_answer *answer, GError *
     answer->state = ENGINE_UNKNOWN;
     if (!place_read(run, &place)) {
         fine = true; /* another version's, or damaged: others know better */
-    } else if (ask(&place, SLURM_ASK_MS, &job, &why)) {
+    } else if (ask(&place, false, &job, &why)) {
         if (g_strcmp0(job.name, name) == 0)
             slurm_job_judge(&job, answer);
     } else if (is_unknown_job(why)) {
@@ -259,7 +284,7 @@ static bool cancel(const struct run *run, GError **error)
         g_autofree char *name = g_strdup_printf("--name=dstack-%s-%.8s", run->name, run->id);
         const char *argv[] = {"scancel", "--quiet", name, place.number, NULL};
 
-        fine = slurm_run(place.host, argv, NULL, SLURM_ASK_MS, NULL, &why) || is_unknown_job(why);
+        fine = run_outside(place.host, argv, NULL, &why) || is_unknown_job(why);
         if (!fine)
             g_propagate_error(error, g_steal_pointer(&why));
     } else {
@@ -311,7 +336,7 @@ static void explain_signal(const struct run *run, struct engine_signal *signal)
     *signal = (struct engine_signal){.ends = RUN_STOPPED, .left_ms = -1};
     if (!own_place(run, &place))
         return;
-    if (ask(&place, INSIDE_MS, &job, &error)) {
+    if (ask(&place, true, &job, &error)) {
         slurm_job_judge_signal(&job, run_now_ms(), signal);
         if (signal->is_interruption && signal->left_ms < 0)
             signal->left_ms = kill_wait_ms();

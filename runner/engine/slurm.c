@@ -36,7 +36,10 @@ bool slurm_run(const char *host, const char *const *argv, const char *input, uns
                          "there is no %s on this machine: install Slurm's commands, or name a host "
                          "that has them with dstack config --slurm-submit-host",
                          argv[0]);
-    g_propagate_error(error, g_steal_pointer(&why));
+    if (error_is(why, ETIMEDOUT)) /* Slurm's commands try for long, and say nothing meanwhile */
+        error_set(error, ETIMEDOUT, "%s: are Slurm's controller and munge up?", why->message);
+    else
+        g_propagate_error(error, g_steal_pointer(&why));
     if (host)
         g_prefix_error(error, "on %s: ", host);
     return false;

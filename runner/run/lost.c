@@ -93,15 +93,17 @@ static bool find_unowned(struct store *root, struct run *run, const struct engin
     return true;
 }
 
-/* A machine's process says most; then an engine that keeps books; then the beat. */
+static bool owner_is_here(const struct run *run)
+{
+    g_autofree char *machine = machine_id();
+
+    return g_strcmp0(run->owner.machine, machine) == 0;
+}
+
+/* The process is gone, or elsewhere: an engine that keeps books says most; then the beat. */
 static bool find_owned(struct store *root, const struct run *run,
                        const struct engine_answer *answer, struct run_fate *fate, GError **error)
 {
-    g_autofree char *machine = machine_id();
-    bool here = g_strcmp0(run->owner.machine, machine) == 0;
-
-    if (here && process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks))
-        return true;
     if (answer->state == ENGINE_QUEUED || answer->state == ENGINE_GONE) {
         fate->is_lost = true;
         fate->ends = answer->state == ENGINE_QUEUED ? RUN_INTERRUPTED : answer->ended;
@@ -111,7 +113,7 @@ static bool find_owned(struct store *root, const struct run *run,
     }
     if (answer->state == ENGINE_ALIVE) /* it will find out */
         return true;
-    if (here) {
+    if (owner_is_here(run)) {
         fate->is_lost = true;
         return true;
     }
@@ -124,7 +126,9 @@ bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, G
     bool fine = true;
 
     *fate = (struct run_fate){.ends = RUN_INTERRUPTED};
-    if (run_status_is_final(run->status))
+    if (run_status_is_final(run->status) ||
+        (owner_is_here(run) && /* a machine's process says most */
+         process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks)))
         return true;
     if (!run->owner.host || engine_requeues(run))
         ask_engine(run, &answer);

@@ -69,6 +69,21 @@ class Slurm:
         """Of its slurmd."""
         return int((self.directory / f"{node}.pid").read_text())
 
+    @contextlib.contextmanager
+    def without_munge(self):
+        """Nobody can prove who he is: Slurm's commands and daemons fail, after a long while."""
+        pids = self.directory / "pids"
+        munged, *others = pids.read_text().split()
+        command = (pathlib.Path("/proc") / munged / "cmdline").read_bytes().split(b"\0")[:-1]
+        assert command[0].endswith(b"munged"), command
+        os.kill(int(munged), signal.SIGKILL)
+        try:
+            yield
+        finally:
+            again = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL,
+                                     stderr=open(self.directory / "log/munged.out", "a"))
+            pids.write_text("\n".join([str(again.pid), *others]) + "\n")
+
     def idle(self):
         return not self.run("squeue", "-h", "-o", "%i")
 

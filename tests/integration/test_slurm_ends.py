@@ -1,4 +1,5 @@
 """How runs on a real Slurm are ended by it: at any moment, and in every way."""
+import json
 import os
 import pathlib
 import random
@@ -96,6 +97,36 @@ def test_a_node_that_fails_under_a_run_that_does_not_begin_again(cluster, slurm)
         slurm.resume(node)
     assert state["status"] == "failed" and "its node failed" in state["reason"], state
     cluster.assert_nothing_left()
+
+
+def test_munged_dies_and_comes_back(cluster, slurm):
+    """Runs work on, those that wait are not called lost, and nobody waits for Slurm once for each of them."""
+    cluster.write(workflows(count("count", "out", False, 130), count("wait", "out", True, 10)))
+    names = [cluster.begin("count"), cluster.begin("count")]
+    waiting = [cluster.submit("wait") for _ in range(3)]
+    with slurm.without_munge():
+        began = time.monotonic()
+        shows, stops, runs = (cluster.start(*arguments) for arguments in (
+            ("ps", "--json"), ("stop", "-y", waiting[0]), ("run", "wait", "--remote")))
+        out, err = shows.communicate(timeout=18)
+        assert shows.returncode == 0 and err.count("\n") == 1 and "munge" in err, err
+        assert {run["run"]: run["status"] for run in json.loads(out) if run["run"] != waiting[0]} == \
+            {**dict.fromkeys(names, "running"), **dict.fromkeys(waiting[1:], "submitted")}
+        err = stops.communicate(timeout=18)[1]
+        assert stops.returncode == 0 and "the job ends as soon as it starts" in err, err
+        err = runs.communicate(timeout=18)[1]
+        assert runs.returncode == 1 and err.count("\n") == 1 and "munge" in err, err
+        assert time.monotonic() - began < 18
+        assert "counted 130" in cluster.run("logs", "-a", names[0]).out
+        time.sleep(45 if LONG else 0)
+    for name in [*names, *waiting[1:]]:
+        state = cluster.wait_state(name, *FINAL)
+        assert (state["status"], state["attempt"]) == ("done", 1), (state, cluster.output(name))
+    assert cluster.state(waiting[0])["status"] == "stopped"
+    for name in names:
+        assert cluster.artifact(name, "out/0129") == b"129\n"
+    cluster.assert_nothing_left()
+    wait_for(slurm.idle, LIMIT_S, "Slurm has no job left")
 
 
 @pytest.mark.skipif(not LONG, reason="Slurm looks at its time limits every 30 s")
