@@ -33,7 +33,7 @@ static const char BODY[] =
     "        else\n"
     "            fail \"$(hostname) has neither $programs/$1 nor curl or wget to fetch it\"\n"
     "        fi ;;\n"
-    "    esac || fail \"$(hostname): $1 could not be fetched from the store\"\n"
+    "    esac || fail \"$(hostname): $1 could not be fetched from the store to $bin\"\n"
     "    echo \"$2  $temp\" | sha256sum -c --quiet - || fail \"$(hostname): $1 is damaged\"\n"
     "    chmod 755 \"$temp\" && mv \"$temp\" \"$bin/$1\" || fail \"$(hostname): cannot write "
     "$bin\"\n"

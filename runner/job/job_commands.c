@@ -21,9 +21,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 enum { OUTPUT_BLOCK = 65536, IDLE_MS = 1000, FULL_MS = 50, LEFTOVER_MS = 2000, KILL_MS = 5000 };
+enum { ROOM_MIN = 1024 * 1024 };
 
 struct loop {
     const struct run *run;
@@ -230,15 +232,27 @@ static void hear_why(struct loop *loop)
         loop->stopping(loop->end->wish, loop->user);
 }
 
+/* What few programs say clearly, and their exit status never. NULL: it has room. */
+static char *full_disk_text(const struct run *run)
+{
+    g_autofree char *work = g_path_get_dirname(run->owner.work_dir);
+    struct statvfs st;
+
+    if (statvfs(work, &st) != 0 || (uint64_t)st.f_bavail * st.f_frsize >= ROOM_MIN)
+        return NULL;
+    return g_strdup_printf("; the disk of %s is full", work);
+}
+
 /* Bash's own exit status is that of a command that was killed. */
 static char *failure_text(const struct loop *loop)
 {
     g_autofree char *text = process_exit_text(loop->wait_status);
+    g_autofree char *full = full_disk_text(loop->run);
     bool killed = process_exit_code(loop->wait_status) == 128 + SIGKILL && !loop->killed;
 
     if (killed && oom_kills() > loop->oom_kills)
         return g_strconcat(text, ", out of memory", NULL);
-    return g_steal_pointer(&text);
+    return g_strconcat(text, full, NULL);
 }
 
 bool job_commands_run(struct launch *launch, struct job_watch *watch, struct log_writer *log,

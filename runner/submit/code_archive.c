@@ -23,11 +23,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ArchiveWrite, archive_write_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ArchiveRead, archive_read_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ArchiveEntry, archive_entry_free)
 
+/* libarchive says "Write failed" of a full disk, and keeps the reason as a number. */
 static bool archive_failed(struct archive *archive, const char *what, const char *path,
                            GError **error)
 {
     int code = archive_errno(archive) > 0 ? archive_errno(archive) : EIO;
 
+    if (code == ENOSPC || code == EDQUOT)
+        return error_set_errno(error, code, "%s %s", what, path);
     return error_set(error, code, "%s %s: %s", what, path, archive_error_string(archive));
 }
 

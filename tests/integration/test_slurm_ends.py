@@ -1,4 +1,5 @@
 """How runs on a real Slurm are ended by it: at any moment, and in every way."""
+import contextlib
 import json
 import os
 import pathlib
@@ -232,6 +233,53 @@ def test_a_full_store(cluster):
         is_full.clear()
         cluster.ok("push", names[0])
         assert cluster.artifact(names[0], "saved/a") == b"kept\n"
+    cluster.assert_nothing_left()
+
+
+@contextlib.contextmanager
+def small_disk(path, mib):
+    """PATH is a disk of so many MiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+FILL = """
+echo before > live/before; echo saved > out/a
+head -c 100000000 /dev/zero > filler || echo it is full
+sleep 1.2
+head -c 5000000 /dev/urandom > live/behind
+{last}"""
+
+
+def test_the_disk_of_a_node_is_full(cluster, slurm):
+    """What is mounted goes on, what was written is saved, and a run that cannot begin says why."""
+    artifacts = [("live", True), ("out", False)]
+    cluster.write(workflows(workflow("goes-on", FILL.format(last="echo fine"), artifacts),
+                            workflow("fails", FILL.format(last="echo lost > out/b"), artifacts)))
+    with small_disk(cluster.home, 16):
+        cluster.configure()
+        names, states = [], []
+        for name in "goes-on", "fails":
+            names.append(cluster.submit(name))
+            states.append(cluster.wait_state(names[-1], *FINAL))
+        fine, failed = states
+        assert fine["status"] == "done", fine
+        assert failed["status"] == "failed", failed
+        assert failed["reason"] == f"exit status 1; the disk of {cluster.home}/work is full", failed
+        for name in names:
+            assert "it is full" in cluster.output(name)
+            assert cluster.artifact(name, "live/before") == b"before\n"
+            assert cluster.artifact(name, "out/a") == b"saved\n"
+            assert len(cluster.artifact(name, "live/behind")) == 5000000
+        assert not list((cluster.home / "work").iterdir())
+        (cluster.home / "filler").write_bytes(bytes(12 << 20))
+        (cluster.repo / "big").write_bytes(os.urandom(6 << 20))
+        unpacked = cluster.wait_state(cluster.submit("goes-on"), *FINAL)
+        assert unpacked["status"] == "failed" and "No space left on device" in unpacked["reason"], unpacked
+        assert not list((cluster.home / "work").iterdir())
     cluster.assert_nothing_left()
 
 
