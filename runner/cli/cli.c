@@ -129,9 +129,12 @@ struct store *cli_root(struct cli_roots *roots, unsigned i, GError **error)
 static void say_which(const struct cli_roots *roots, unsigned i, const GError *why)
 {
     const struct remote *remote = i ? roots->remotes->pdata[i - 1] : NULL;
-    g_autofree char *text =
-        g_strdup_printf("%s%s: %s", remote ? "remote " : "this machine", remote ? remote->name : "",
-                        why ? why->message : "it failed");
+    g_autofree char *name =
+        remote ? g_strconcat("remote ", remote->name, NULL) : g_strdup("this machine");
+    const char *message = why ? why->message : "it failed";
+    g_autofree char *text = g_str_has_prefix(message, name) /* as of one that could not be opened */
+                                ? g_strdup(message)
+                                : g_strdup_printf("%s: %s", name, message);
 
     cli_say("dstack", text);
 }

@@ -237,7 +237,7 @@ static bool show(struct cli_roots *roots, const char *only, const struct options
         add_reasons(rows, roots->repo.id);
     if (!add_tags(roots->repo.id, rows, complete ? error : NULL))
         complete = false;
-    if (options->watch && isatty(STDOUT_FILENO))
+    if (options->watch && complete && isatty(STDOUT_FILENO)) /* else what was said stays */
         printf("\033[H\033[2J");
     if (options->json)
         print_json(rows);
@@ -246,6 +246,32 @@ static bool show(struct cli_roots *roots, const char *only, const struct options
                     options->verbose || (!options->all && has_reason(rows)));
     fflush(stdout);
     return complete;
+}
+
+static bool look(const char *only, const struct options *options, GError **error)
+{
+    struct cli_roots roots;
+    bool ok = cli_roots_open(&roots, error) && show(&roots, only, options, error);
+
+    cli_roots_clear(&roots);
+    return ok;
+}
+
+/* Until it is interrupted, or there is no such run: a remote that is away may come back. Opened
+ * anew for each look, since a new store says within seconds that it is not reached. */
+static bool watch(const char *only, const struct options *options, GError **error)
+{
+    for (;;) {
+        g_autoptr(GError) why = NULL;
+
+        if (!look(only, options, &why) && error_is(why, ENOENT)) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        if (why)
+            cli_say("dstack", why->message);
+        sleep(WATCH_S);
+    }
 }
 
 static int run(const struct command *command, int argc, char **argv)
@@ -259,21 +285,14 @@ static int run(const struct command *command, int argc, char **argv)
         {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "Print JSON", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    struct cli_roots roots;
     GError *error = NULL;
     int status;
-    bool ok;
 
     if (!cli_parse(command, entries, &argc, &argv, 0, 1, &status))
         return status;
-    ok = cli_roots_open(&roots, &error);
-    do {
-        ok = ok && show(&roots, argc > 1 ? argv[1] : NULL, &options, &error);
-        if (ok && options.watch)
-            sleep(WATCH_S);
-    } while (ok && options.watch);
-    cli_roots_clear(&roots);
-    return ok ? 0 : cli_fail(error);
+    if (options.watch)
+        return watch(argv[1], &options, &error) ? 0 : cli_fail(error);
+    return look(argv[1], &options, &error) ? 0 : cli_fail(error);
 }
 
 const struct command cmd_ps = {"ps", "[RUN]", "Shows runs and their status.", run};

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from cli_world import HELLO, UNSHARE_MOUNTS, World, needs_root, world  # noqa: F401
+from cli_world import HELLO, UNSHARE_MOUNTS, Terminal, World, needs_root, rgw, world  # noqa: F401
+from fault_proxy import Proxy
 
 
 def git(directory, *arguments):
@@ -123,3 +124,21 @@ def test_what_is_there_is_shown_when_one_of_two_remotes_is_away(world, tmp_path)
     shows("ls", "no-such-run-1")
     shows("ls", ":of-near")  # the first remote's tag of that name would be meant
     assert len(shows("rm", "-a", "-y").split()) == 2
+
+
+def test_ps_goes_on_watching_when_a_remote_goes_away(rgw):
+    with Proxy(rgw.remote.endpoint) as proxy:
+        rgw.ok("config", "--storage", rgw.remote.url, "--endpoint", proxy.url, "--region", "us-east-1")
+        rgw.ok("run", "hello", "--remote")
+        name = rgw.last()["run"]
+        watching = Terminal(rgw, "ps", "-w")
+        watching.expect(name)
+        proxy.gone()
+        watching.expect(" remote default at ")
+        assert "default: remote" not in watching.text, watching.text
+        watching.text = ""
+        proxy.back()
+        watching.expect(name)
+        watching.send("\x03")
+        assert watching.finish() == -2
+        assert "no run none-1" in rgw.refuses("ps", "-w", "none-1")
