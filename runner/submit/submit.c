@@ -170,6 +170,20 @@ static bool check_variables(const struct submit_request *request, GError **error
                      workflow->name, *request->args);
 }
 
+/* One that is here and that git ignores is found out by the runner. */
+static bool check_working_dir(const struct submit_request *request, const struct run *run,
+                              GError **error)
+{
+    g_autofree char *path = NULL;
+
+    if (!run->working_dir || !request->code_dir)
+        return true;
+    path = g_build_filename(request->code_dir, run->working_dir, NULL);
+    return g_file_test(path, G_FILE_TEST_IS_DIR) ||
+           error_set(error, ENOENT, "workflow %s: working_dir %s is not in %s", run->workflow,
+                     run->working_dir, request->code_dir);
+}
+
 /* Before anything starts: the local engine's machine is this one. */
 static bool check_machine(const struct run *run, GError **error)
 {
@@ -268,8 +282,9 @@ struct run *submit_prepare(const struct submit_request *request, GError **error)
     g_autoptr(Run) run = run_new(request->repo, NULL);
 
     if (!check_variables(request, error) || !fill(run, request, error) ||
-        !run_store_check(run, error) || !check_machine(run, error) ||
-        !check_engine(request, run, error) || !check_key(request, error) ||
+        !run_store_check(run, error) || !check_working_dir(request, run, error) ||
+        !check_machine(run, error) || !check_engine(request, run, error) ||
+        !check_key(request, error) ||
         (request->tag && !tag_check_free(request->root, request->repo, request->tag, error)))
         return NULL;
     if (request->code_dir &&

@@ -313,7 +313,7 @@ def test_deps_on_the_command_line_replace_the_files(world):
     (["w", "-p", "0"], 1, ["--port 0", "PORT:LOCAL"]),
     (["w", "-p", "80", "-p", "81:80"], 1, ["clash"]),
     (["w", "-w", "../x"], 1, ["--working-dir", "../x"]),
-    (["w", "-w", "none"], 1, ["none"]),
+    (["w", "-w", "none"], 1, ["working_dir none is not in"]),
     (["w", "-a", "/"], 1, ["--artifact"]),
     (["w", "--dep", ":"], 1, [":TAG"]),
     (["w", "-c", "x"], 2, ["-c is for"]),
@@ -325,6 +325,7 @@ def test_bad_options(world, arguments, code, parts):
     world.write(commands("echo"))
     done = world.run("run", *arguments)
     assert done.returncode == code and all(part in done.err for part in parts), (done.out, done.err)
+    world.assert_nothing_made()
 
 
 # --- containers ---
