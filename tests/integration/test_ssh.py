@@ -2,7 +2,7 @@
 import contextlib
 import os
 import pathlib
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from cli_world import FINAL
+from cli_world import FINAL, processes_of
 from conftest import wait_for
-from slurm_world import LIMIT_S, TOP, cluster, needs_slurm, slurm, workflow, workflows  # noqa: F401
+from slurm_world import LIMIT_S, LONG, TOP, cluster, needs_slurm, slurm, workflow, workflows  # noqa: F401
 
 SSHD = "/usr/sbin/sshd"
 pytestmark = needs_slurm + [pytest.mark.skipif(not os.path.exists(SSHD), reason="there is no sshd")]
@@ -25,7 +25,7 @@ class Login:
     def __init__(self, directory, cluster):
         self.directory, self.home, self.cluster = directory, directory / "there", cluster
         self.process = None
-        self.home.mkdir()
+        (self.home / "bin").mkdir(parents=True)
         self.made_separation = not SEPARATION.exists()
         SEPARATION.mkdir(mode=0o755, exist_ok=True)
         self.port = subprocess.run([TOP / "scripts/servers/free-ports"], capture_output=True, text=True,
@@ -36,7 +36,7 @@ class Login:
         host_key = " ".join((directory / "host.pub").read_text().split()[:2])
         (directory / "known").write_text(f"[127.0.0.1]:{self.port} {host_key}\n")
         (directory / "unknown").touch()
-        there = {"HOME": self.home, "DSTACK_HOME": self.home / ".dstack", "PATH": cluster.environment["PATH"],
+        there = {"HOME": self.home, "DSTACK_HOME": self.home / ".dstack", "PATH": f"{self.home}/bin:{cluster.environment['PATH']}",
                  "SLURM_CONF": cluster.environment.pop("SLURM_CONF")}
         set_env = " ".join(f"{name}={value}" for name, value in there.items())
         (directory / "sshd_config").write_text(
@@ -81,6 +81,9 @@ class Login:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(10)
+        for pid in processes_of(self.home / ".dstack"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if self.made_separation:
             with contextlib.suppress(OSError):
                 SEPARATION.rmdir()
@@ -148,22 +151,45 @@ def test_who_cannot_log_in_is_told_why(cluster, login):
     assert "Could not resolve hostname" in refused_run(cluster, "no-such-host.invalid")
 
 
-def test_sshd_dies_in_the_middle(cluster, login):
+SLOW = """#!/bin/sh
+/usr/bin/sbatch "$@" && exec sleep 60
+"""
+
+
+def test_the_connection_breaks_behind_sbatch(cluster, login, slurm):
+    """The job is in the queue, and nobody knows its number: it must not work for a run that has failed."""
+    cluster.configure("--slurm-submit-host", "login")
+    cluster.write(workflows(workflow("wait", WAIT, [("live", True)])))
+    (login.home / "bin/sbatch").write_text(SLOW)
+    (login.home / "bin/sbatch").chmod(0o755)
+    submitting = cluster.start("run", "wait", "--remote")
+    wait_for(lambda: not slurm.idle(), LIMIT_S, "it is in the queue")
+    for pid in login.sessions():
+        os.kill(pid, signal.SIGKILL)
+    out, err = submitting.communicate(timeout=LIMIT_S)
+    assert submitting.returncode == 1 and re.fullmatch(r"dstack: on login: ssh: .*closed.*\n", err), (out, err)
+    assert cluster.last()["status"] == "failed"
+    wait_for(slurm.idle, LIMIT_S, "the job has ended")
+    assert not cluster.remote.keys("artifacts/")
+    cluster.assert_nothing_left()
+
+
+def test_sshd_goes_away(cluster, login):
     """Whoever asks is told within the time of a question, and the run does not mind."""
     cluster.configure("--slurm-submit-host", "login")
     cluster.write(workflows(workflow("wait", WAIT, [("live", True)])))
     name = cluster.begin("wait")
-    os.kill(login.process.pid, signal.SIGSTOP)  # answers nobody, and refuses nobody
-    try:
-        began = time.monotonic()
-        message = cluster.refuses("run", "wait", "--remote")
-        assert "on login: ssh" in message and time.monotonic() - began < 25, message
-        assert name in cluster.ok("ps")
-    finally:
-        os.kill(login.process.pid, signal.SIGCONT)
-    wait_for(lambda: not login.sessions(), 10, "who gave up has logged out")
-    login.stop()
-    SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    if LONG:
+        os.kill(login.process.pid, signal.SIGSTOP)  # answers nobody, and refuses nobody
+        try:
+            began = time.monotonic()
+            assert "on login: ssh" in cluster.refuses("run", "wait", "--remote")
+            assert time.monotonic() - began < 15
+            assert name in cluster.ok("ps")
+        finally:
+            os.kill(login.process.pid, signal.SIGCONT)
+    login.process.kill()
+    login.process.wait(10)
     assert "running" in cluster.ok("ps", name)
     assert "Connection refused" in cluster.refuses("run", "wait", "--remote")
     cluster.ok("stop", "-y", name)
