@@ -41,6 +41,22 @@ static bool parse_since(const char *text, int64_t *since_ms, GError **error)
     return true;
 }
 
+/* Nothing would come of another. */
+static bool check_rank(struct store *root, const char *repo, const char *name, int rank,
+                       GError **error)
+{
+    g_autoptr(Run) run = NULL;
+
+    if (rank == 0)
+        return true;
+    run = run_store_load(root, repo, name, error);
+    if (!run)
+        return false;
+    return (rank > 0 && (unsigned)rank < run->lifetime.nodes) ||
+           error_set(error, EINVAL, "run %s has no rank %d: it is on %u node%s", name, rank,
+                     MAX(run->lifetime.nodes, 1), run->lifetime.nodes > 1 ? "s" : "");
+}
+
 static bool show(struct store *root, const char *repo, const char *name, int64_t since_ms,
                  unsigned rank, bool attach, GError **error)
 {
@@ -84,8 +100,8 @@ static int run(const struct command *command, int argc, char **argv)
     if (ok) {
         struct store *root = cli_find_run(&roots, argv[1], &error);
 
-        ok = root &&
-             show(root, roots.repo.id, argv[1], since_ms, (unsigned)MAX(rank, 0), attach, &error);
+        ok = root && check_rank(root, roots.repo.id, argv[1], rank, &error) &&
+             show(root, roots.repo.id, argv[1], since_ms, (unsigned)rank, attach, &error);
     }
     cli_roots_clear(&roots);
     return ok ? 0 : cli_fail(error);

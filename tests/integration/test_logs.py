@@ -74,6 +74,8 @@ def test_since_and_attach(world):
     assert world.ok("logs", name, "-s", str(int(time.time()) - 3600)) == "old\nnew\nlast\n"
     for wrong in ("soon", "-5", "9" * 30, ""):
         assert f"--since {wrong}" in world.refuses("logs", name, f"--since={wrong}")
+    for rank in ("1", "-1"):
+        assert f"has no rank {rank}: it is on 1 node" in world.refuses("logs", name, "-a", "-r", rank)
 
 
 def test_commands_go_on_while_the_store_is_away(world, tmp_path):
