@@ -50,6 +50,9 @@ struct engine {
 
     /* --- asked by the runner, from inside the job --- */
 
+    /* Whether this is RUN's job: whoever submitted one may have been told that it failed, and have
+     * submitted another. */
+    bool (*is_ours)(const struct run *run);
     /* Whether this is RUN's job, started anew by the engine: whoever had the run before is gone. */
     bool (*is_restart)(const struct run *run);
     void (*explain_signal)(const struct run *run, struct engine_signal *signal);

@@ -137,6 +137,11 @@ static bool cancel(const struct run *run, GError **error)
 
 /* --- from inside: whoever wants a local run to end stops it --- */
 
+static bool is_ours(const struct run *run)
+{
+    return true;
+}
+
 static bool is_restart(const struct run *run)
 {
     return false;
@@ -159,6 +164,7 @@ const struct engine engine_local = {
     .submit = submit,
     .status = status,
     .cancel = cancel,
+    .is_ours = is_ours,
     .is_restart = is_restart,
     .explain_signal = explain_signal,
     .start_again = start_again,

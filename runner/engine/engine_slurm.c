@@ -308,15 +308,21 @@ static bool own_place(const struct run *run, struct place *place)
     return false;
 }
 
-static bool is_restart(const struct run *run)
+static bool is_ours(const struct run *run)
 {
-    const char *count = g_getenv("SLURM_RESTART_COUNT");
     struct place place;
     bool ours = own_place(run, &place);
 
     if (ours)
         g_strfreev(place.parts);
-    return ours && count && g_ascii_strtoll(count, NULL, 10) > 0;
+    return ours;
+}
+
+static bool is_restart(const struct run *run)
+{
+    const char *count = g_getenv("SLURM_RESTART_COUNT");
+
+    return count && g_ascii_strtoll(count, NULL, 10) > 0 && is_ours(run);
 }
 
 /* Slurm has ended the job already: between SIGTERM and SIGKILL is the cluster's KillWait. */
@@ -375,6 +381,7 @@ const struct engine engine_slurm = {
     .submit = submit,
     .status = status,
     .cancel = cancel,
+    .is_ours = is_ours,
     .is_restart = is_restart,
     .explain_signal = explain_signal,
     .start_again = start_again,

@@ -155,6 +155,9 @@ static bool take(struct job *job, GError **error)
     if (run->status != RUN_SUBMITTED)
         return error_set(error, EPERM, "run %s is %s: nothing to do", run->name,
                          run_status_name(run->status));
+    if (!engine->is_ours(run))
+        return error_set(error, EPERM, "run %s is that of job %s: nothing to do", run->name,
+                         run->engine_job ? run->engine_job : "");
     run_own(run);
     if (run->started_ms == 0)
         run->started_ms = run_now_ms();

@@ -130,3 +130,19 @@ Test(slurm_job, what_a_signal_means)
         slurm_job_clear(&job);
     }
 }
+
+Test(slurm_job, a_job_that_its_run_does_not_name_has_nothing_to_do)
+{
+    g_autoptr(Run) run = run_new("repo", "a-1");
+
+    run->engine_job = g_strdup("13 test me@login");
+    g_setenv("SLURM_RESTART_COUNT", "1", TRUE);
+    g_setenv("SLURM_JOB_ID", "12", TRUE); /* its submitter lost the connection */
+    cr_assert_not(engine_slurm.is_ours(run));
+    cr_assert_not(engine_slurm.is_restart(run));
+    g_setenv("SLURM_JOB_ID", "13", TRUE);
+    cr_assert(engine_slurm.is_ours(run));
+    cr_assert(engine_slurm.is_restart(run));
+    g_unsetenv("SLURM_RESTART_COUNT");
+    cr_assert_not(engine_slurm.is_restart(run));
+}
