@@ -2,6 +2,7 @@
 #include "config/error.h"
 #include "runner/job/job_progress.h"
 #include "runner/run/log_segment.h"
+#include "runner/run/lost.h"
 #include "runner/run/run_store.h"
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@ enum {
     PAUSE_MAX_MS = 1000,
     REFRESH_FACTOR = 4,
     PAUSE_FACTOR = 20, /* looking takes a twentieth of the time */
+    ASK_ENGINE_S = 10, /* Slurm's controller has others to serve, and ssh is a login each time */
 };
 
 char *log_prefix(const char *repo, const char *run)
@@ -201,6 +203,20 @@ static void show_progress(struct log_reader *reader, const struct run *run)
     reader->progress_shown = true;
 }
 
+/* The run as it is now, and, unless an engine was asked for it a moment ago, as it should be. */
+static struct run *look_at_run(struct log_reader *reader, GError **error)
+{
+    int64_t now_us = g_get_monotonic_time();
+    struct run *run;
+
+    if (now_us < reader->ask_us)
+        return run_store_load(reader->root, reader->repo, reader->run, error);
+    run = run_store_refresh(reader->root, reader->repo, reader->run, error);
+    if (run && run_fate_asks_engine(run))
+        reader->ask_us = now_us + ASK_ENGINE_S * G_USEC_PER_SEC;
+    return run;
+}
+
 bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, const int *stop,
                        struct run **final, GError **error)
 {
@@ -212,7 +228,7 @@ bool log_reader_follow(struct log_reader *reader, log_each *each, void *user, co
         if (!log_reader_poll(reader, each, user, &count, error))
             return false;
         if (g_get_monotonic_time() >= refresh_us) {
-            struct run *run = run_store_refresh(reader->root, reader->repo, reader->run, error);
+            struct run *run = look_at_run(reader, error);
 
             if (!run)
                 return false;

@@ -57,6 +57,7 @@ struct log_reader {
     struct log_watcher watcher;
     bool progress_shown;
     unsigned pause_ms; /* between two looks that found nothing: adapts to the store's latency */
+    int64_t ask_us;    /* when the run's engine may be asked again */
     unsigned rank;
     bool until_idle; /* following ends, too, when nobody will start an interrupted run again */
 };

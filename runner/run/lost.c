@@ -120,15 +120,24 @@ static bool find_owned(struct store *root, const struct run *run,
     return beat_is_old(root, run, &fate->is_lost, error);
 }
 
+/* A machine's process says most. */
+static bool owner_lives_here(const struct run *run)
+{
+    return owner_is_here(run) && process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks);
+}
+
+bool run_fate_asks_engine(const struct run *run)
+{
+    return !run_status_is_final(run->status) && !owner_lives_here(run) && engine_requeues(run);
+}
+
 bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, GError **error)
 {
     struct engine_answer answer = {.state = ENGINE_UNKNOWN};
     bool fine = true;
 
     *fate = (struct run_fate){.ends = RUN_INTERRUPTED};
-    if (run_status_is_final(run->status) ||
-        (owner_is_here(run) && /* a machine's process says most */
-         process_is_alive((pid_t)run->owner.pid, run->owner.start_ticks)))
+    if (run_status_is_final(run->status) || owner_lives_here(run))
         return true;
     if (!run->owner.host || engine_requeues(run))
         ask_engine(run, &answer);

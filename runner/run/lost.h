@@ -22,6 +22,9 @@ struct run_fate {
 /* RUN was just loaded. Sets its waiting and is_idle. */
 bool run_find_fate(struct store *root, struct run *run, struct run_fate *fate, GError **error);
 
+/* Whether that asks an engine's programs, maybe over ssh: not to be done all the time. */
+bool run_fate_asks_engine(const struct run *run);
+
 /* Ends what RUN's dead runner left on this machine: processes, then mounts (they get a moment to
  * save), then the work directory, unless it is kept. Does nothing on another machine. */
 void run_clean_remains(const struct run *run);

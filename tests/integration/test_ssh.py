@@ -77,6 +77,9 @@ class Login:
                     children.append(int(stat.parent.name))
         return children
 
+    def logins(self):
+        return (self.directory / "sshd.log").read_text().count("Accepted publickey")
+
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.terminate()
@@ -116,7 +119,12 @@ def test_runs_over_ssh(cluster, login):
     first, second = cluster.begin("wait"), cluster.begin("wait")
     queued = cluster.submit("wait")
     wait_for(lambda: "waiting: Resources" in cluster.ok("ps", "-v", queued), LIMIT_S, "the reason")
+    logins = login.logins()
+    following = cluster.start("logs", "-a", queued)
+    time.sleep(4)
+    assert login.logins() - logins == 1
     cluster.ok("stop", "-y", queued)
+    assert following.communicate(timeout=LIMIT_S) == ("", "") and following.returncode == 0
     assert cluster.state(queued)["status"] == "stopped"
     cluster.ok("stop", "-x", "-y", second)
     assert cluster.wait_state(second, *FINAL)["status"] == "aborted"
