@@ -5,7 +5,8 @@
 #include <string.h>
 
 enum { PARTITION, CPUS, MEMORY, GRES, FEATURES, NODES, NAMES, COLUMNS };
-#define MIB (UINT64_C(1024) * 1024)
+#define MIB    (UINT64_C(1024) * 1024)
+#define ANSWER "dstack-answer:"
 
 /* As one word for the shell of another machine. */
 static char *quote_all(const char *const *argv)
@@ -20,17 +21,32 @@ static char *quote_all(const char *const *argv)
     return g_string_free(g_steal_pointer(&line), FALSE);
 }
 
+/* A shell's own files may greet whoever logs in: what the program said is behind our word. */
+static void cut_greeting(char *output)
+{
+    char *answer = strstr(output, ANSWER "\n");
+
+    if (answer) {
+        answer += strlen(ANSWER "\n");
+        memmove(output, answer, strlen(answer) + 1);
+    }
+}
+
 bool slurm_run(const char *host, const char *const *argv, const char *input, unsigned timeout_ms,
                char **output, GError **error)
 {
-    g_autofree char *line = quote_all(argv);
+    g_autofree char *words = quote_all(argv);
+    g_autofree char *line = g_strconcat("echo " ANSWER "; ", words, NULL);
     const char *const over[] = {"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", host,
                                 line,  NULL};
     struct tool tool = {host ? over : argv, input, timeout_ms};
     g_autoptr(GError) why = NULL;
 
-    if (tool_run(&tool, output, &why))
+    if (tool_run(&tool, output, &why)) {
+        if (host && output)
+            cut_greeting(*output);
         return true;
+    }
     if (!host && error_is(why, ENOENT))
         return error_set(error, ENOENT,
                          "there is no %s on this machine: install Slurm's commands, or name a host "

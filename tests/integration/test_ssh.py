@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ class Login:
         (directory / "unknown").touch()
         there = {"HOME": self.home, "DSTACK_HOME": self.home / ".dstack", "PATH": f"{self.home}/bin:{cluster.environment['PATH']}",
                  "SLURM_CONF": cluster.environment.pop("SLURM_CONF")}
+        (self.home / ".bashrc").write_text("echo Welcome to the cluster\n")  # as many a cluster's does
         set_env = " ".join(f"{name}={value}" for name, value in there.items())
         (directory / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nPidFile none\n"
@@ -111,11 +113,13 @@ sleep 60"""
 def test_runs_over_ssh(cluster, login):
     """Nothing of Slurm is where the commands are typed."""
     cluster.configure("--slurm-submit-host", "login")
-    cluster.write(workflows(workflow("short", "echo it is $GREETING by $HOME; echo 1 > live/a", [("live", True)],
-                                     env="[GREETING=fine]"),
+    cluster.write(workflows(workflow("short", "echo it is $GREETING by $HOME, ${#WORD}", env="[GREETING=fine]"),
                             workflow("wait", WAIT, [("live", True)], resources="{cpu: 2}")))
+    cluster.ok("secrets", "add", "WORD", "magic")
+    (login.home / ".dstack").mkdir()
+    shutil.copy(cluster.home / "secrets.key", login.home / ".dstack")
     done = cluster.run("run", "short", "--remote", limit=LIMIT_S)
-    assert done.returncode == 0 and f"it is fine by {login.home}" in done.out, (done.out, done.err)
+    assert done.returncode == 0 and f"it is fine by {login.home}, 5" in done.out, (done.out, done.err)
     first, second = cluster.begin("wait"), cluster.begin("wait")
     queued = cluster.submit("wait")
     wait_for(lambda: "waiting: Resources" in cluster.ok("ps", "-v", queued), LIMIT_S, "the reason")
