@@ -185,6 +185,7 @@ struct inode *inode_get(struct fs *fs, uint64_t ino); /* pinned; NULL when unkno
 void inode_pin(struct fs *fs, struct inode *inode);
 void inode_unpin(struct fs *fs, struct inode *inode); /* no lock held */
 void inode_unpin_locked(struct fs *fs, struct inode *inode);
+bool inode_is_listed_dirty(struct fs *fs, struct inode *inode);    /* dirty_lock is taken */
 struct inode *inode_child(struct inode *parent, const char *name); /* fs->lock */
 void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
                   const char *name);                 /* fs->lock */

@@ -105,7 +105,7 @@ void inode_pin(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&fs->lock);
 }
 
-static bool is_listed_dirty(struct fs *fs, struct inode *inode)
+bool inode_is_listed_dirty(struct fs *fs, struct inode *inode)
 {
     bool listed;
 
@@ -120,7 +120,7 @@ static void reap(struct fs *fs, struct inode *inode)
 {
     while (inode && inode != fs->root && inode->pins == 0 && inode->lookups == 0 &&
            !(inode->children && g_hash_table_size(inode->children)) &&
-           !is_listed_dirty(fs, inode) && !index_is_wanted(fs, inode)) {
+           !inode_is_listed_dirty(fs, inode) && !index_is_wanted(fs, inode)) {
         struct inode *parent = inode->parent;
         struct record *record = NULL;
 

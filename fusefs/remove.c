@@ -117,8 +117,9 @@ int fs_unlink(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
     return error;
 }
 
-/* Whether names below INODE are in use here; or, where all are known, whether there are any. */
-static bool has_names_here(struct inode *inode)
+/* Whether names below INODE are in use here, or known here alone; or, where all are known, whether
+ * there are any. fs->lock held. */
+static bool has_names_here(struct fs *fs, struct inode *inode)
 {
     GHashTableIter iter;
     gpointer child;
@@ -127,7 +128,8 @@ static bool has_names_here(struct inode *inode)
         return g_hash_table_size(inode->children) || g_hash_table_size(inode->names);
     g_hash_table_iter_init(&iter, inode->children);
     while (g_hash_table_iter_next(&iter, NULL, &child))
-        if (is_directory(child) || ((struct inode *)child)->pins > 0)
+        if (is_directory(child) || ((struct inode *)child)->pins > 0 ||
+            inode_is_listed_dirty(fs, child))
             return true;
     return false;
 }
@@ -140,7 +142,7 @@ int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *in
     int error;
 
     pthread_mutex_lock(&fs->lock);
-    occupied = has_names_here(inode);
+    occupied = has_names_here(fs, inode);
     known = inode->names != NULL;
     pthread_mutex_unlock(&fs->lock);
     if (occupied)

@@ -1,0 +1,86 @@
+/* Steps that fail, or whose answer is lost, in the middle of what is made of several: names and
+ * attributes are what the programs were told, or the store is asked again. */
+#include "tests/unit/fusefs/fixture.h"
+
+#include "fusefs/fs_internal.h"
+
+#include "storage/store_driver.h"
+#include "tests/support/held_store.h"
+
+#define MIB (1u << 20)
+
+static struct store *below;
+
+static void set_up_held(void)
+{
+    struct fs_options options = {
+        .sync_interval_ms = 200, .attr_ttl_ms = 200, .budget_bytes = 16 * MIB, .part_bytes = MIB};
+
+    below = memory_store_new();
+    below->caps.min_part_bytes = MIB;
+    store = held_store_new(below);
+    fs = fs_new(store, &options);
+}
+
+static void tear_down_held(void)
+{
+    held_store_fail(store, 0, NULL, 0);
+    cr_expect(fs_drain(fs, 5000, NULL));
+    fs_free(fs);
+    cr_expect_eq(memory_store_uploads(below), 0);
+    store_unref(store);
+    store_unref(below);
+}
+
+TestSuite(steps, .init = set_up_held, .fini = tear_down_held, .timeout = 30);
+
+static struct fs_file *create_in(uint64_t dir, const char *name, int flags)
+{
+    struct fs_file *file;
+    struct stat st;
+
+    cr_assert_eq(fs_create(fs, &caller, dir, name, 0644, flags, &file, &st), 0);
+    return file;
+}
+
+static void write_bytes(struct fs_file *file, uint64_t size)
+{
+    g_autofree char *data = g_malloc0(MIB);
+
+    for (uint64_t at = 0; at < size; at += MIB)
+        cr_assert_eq(fs_write(fs, &caller, file, at, data, MIN(MIB, size - at)), 0);
+}
+
+static void close_file(struct fs_file *file, int expected)
+{
+    cr_expect_eq(fs_flush(fs, &caller, file), expected);
+    fs_release(fs, file);
+}
+
+static bool exists(const char *key)
+{
+    struct store_object object = {0};
+    bool found = store_head(below, key, &object, NULL);
+
+    store_object_clear(&object);
+    return found;
+}
+
+Test(steps, a_directory_with_an_unsaved_file_is_not_empty)
+{
+    struct fs_file *file;
+    struct stat dir, other;
+
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &dir), 0);
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "other", 0755, &other), 0);
+    held_store_fail(store, STORE_PUT, "d/f", EIO);
+    file = create_in(dir.st_ino, "f", O_WRONLY);
+    write_bytes(file, 100);
+    close_file(file, EIO);
+    cr_expect_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), ENOTEMPTY);
+    cr_expect_eq(fs_rename(fs, &caller, FS_ROOT, "other", FS_ROOT, "d", 0), ENOTEMPTY);
+    held_store_fail(store, 0, NULL, 0);
+    cr_expect(fs_drain(fs, 5000, NULL));
+    cr_expect(exists("d/f"));
+    cr_expect_not(exists("f"), "saved under the name of a file in the root");
+}
