@@ -96,7 +96,9 @@ static void compare_with_seen(struct publish *doubt)
     publish_compare(doubt);
     if (layout_is_saved(&inode->layout) && inode->size == inode->base_size) {
         inode->data_dirty = false;
-        inode->attrs_dirty = inode->attrs_explicit || !is_same_metadata(metadata, doubt->metadata);
+        /* Lineage and size are the same before attributes were put right and after. */
+        inode->attrs_dirty =
+            !doubt->data || inode->attrs_explicit || !is_same_metadata(metadata, doubt->metadata);
     }
     inode->checked_ms = now_ms();
     inode_note_change(doubt->fs, inode);

@@ -57,6 +57,17 @@ static void close_file(struct fs_file *file, int expected)
     fs_release(fs, file);
 }
 
+static char *mode_in_store(const char *key)
+{
+    struct store_object object = {0};
+    char *mode;
+
+    cr_assert(store_head(below, key, &object, NULL));
+    mode = g_strdup(g_hash_table_lookup(object.metadata, "mode"));
+    store_object_clear(&object);
+    return mode;
+}
+
 static bool exists(const char *key)
 {
     struct store_object object = {0};
@@ -83,4 +94,21 @@ Test(steps, a_directory_with_an_unsaved_file_is_not_empty)
     cr_expect(fs_drain(fs, 5000, NULL));
     cr_expect(exists("d/f"));
     cr_expect_not(exists("f"), "saved under the name of a file in the root");
+}
+
+Test(steps, attributes_that_were_not_taken_are_not_taken_for_saved)
+{
+    struct fs_file *file = create_in(FS_ROOT, "f", O_WRONLY);
+    struct stat to = {.st_mode = 0600}, st;
+    g_autofree char *mode = NULL;
+
+    write_bytes(file, 100);
+    close_file(file, 0);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "f", &st), 0);
+    held_store_fail(store, STORE_COPY, NULL, EIO);
+    cr_expect_eq(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_MODE, &st), EIO);
+    held_store_fail(store, 0, NULL, 0);
+    cr_expect(fs_drain(fs, 5000, NULL));
+    mode = mode_in_store("f");
+    cr_expect_str_eq(mode, "33152", "%s", mode); /* 0100600 */
 }
