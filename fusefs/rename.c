@@ -122,6 +122,8 @@ static int wait_copy(struct copying *c, struct fs_caller *caller, GQueue *sendin
     } else if (!error) {
         g_hash_table_replace(c->etags, g_strdup(call->key), g_strdup(call->object.etag));
     }
+    if (error) /* it may have been carried out, and is undone with the others */
+        g_hash_table_replace(c->etags, g_strdup(call->key), NULL);
     store_call_unref(call);
     return error;
 }

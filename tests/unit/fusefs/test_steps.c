@@ -7,6 +7,9 @@
 #include "storage/store_driver.h"
 #include "tests/support/held_store.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #define MIB (1u << 20)
 
 static struct store *below;
@@ -111,4 +114,59 @@ Test(steps, attributes_that_were_not_taken_are_not_taken_for_saved)
     cr_expect(fs_drain(fs, 5000, NULL));
     mode = mode_in_store("f");
     cr_expect_str_eq(mode, "33152", "%s", mode); /* 0100600 */
+}
+
+static bool is_impatient(const struct fs_caller *who)
+{
+    return atomic_load((atomic_bool *)who->user);
+}
+
+static int impatient_move(struct fs_caller *who)
+{
+    return fs_rename(fs, who, FS_ROOT, "from", FS_ROOT, "to", 0);
+}
+
+static int (*impatient_act)(struct fs_caller *who);
+static atomic_bool patience_is_over;
+
+static void *act_impatiently(void *user)
+{
+    struct fs_caller who = caller;
+
+    who.interrupted = is_impatient;
+    who.user = &patience_is_over;
+    return GINT_TO_POINTER(impatient_act(&who));
+}
+
+/* ACT, which a signal ends behind a call of VERB that the store carries out. */
+static void act_without_answer(int (*act)(struct fs_caller *), enum store_verb verb)
+{
+    pthread_t thread;
+    void *error;
+
+    impatient_act = act;
+    atomic_store(&patience_is_over, false);
+    held_store_hold_answers(store, verb, NULL);
+    pthread_create(&thread, NULL, act_impatiently, NULL);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    atomic_store(&patience_is_over, true);
+    pthread_join(thread, &error);
+    held_store_release(store);
+    cr_expect_eq(GPOINTER_TO_INT(error), EINTR);
+}
+
+Test(steps, copies_of_a_rename_that_were_not_answered_do_not_stay)
+{
+    struct stat dir;
+
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "from", 0755, &dir), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        g_autofree char *name = g_strdup_printf("f%u", i);
+
+        close_file(create_in(dir.st_ino, name, O_WRONLY), 0);
+    }
+    act_without_answer(impatient_move, STORE_COPY);
+    cr_expect(exists("from/f0") && exists("from/f1") && exists("from/f2"));
+    cr_expect(!exists("to/") && !exists("to/f0") && !exists("to/f1") && !exists("to/f2"));
 }
