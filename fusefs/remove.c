@@ -60,12 +60,13 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     return 0;
 }
 
-/* The name could not be taken away after all: the copy aside is what the file is made of now, so
- * the next publish writes it back where it was. */
+/* The name could not be taken away, as far as is known: the next look at it asks the store. A copy
+ * aside is what the file is made of now, so the next publish writes it back where it was. */
 void unhide_open_file(struct fs *fs, struct inode *inode)
 {
     pthread_mutex_lock(&inode->lock);
     inode->vanished = false;
+    inode->checked_ms = 0;
     if (key_is_staged(inode->base_key))
         inode->data_dirty = true;
     journal_image(fs, inode);

@@ -370,6 +370,14 @@ static int check_target(struct fs *fs, struct fs_caller *caller, struct inode *s
     return is_directory(target) ? directory_is_empty(fs, caller, target) : 0;
 }
 
+/* A rename that failed may have made the name, or left it: the directory is listed again. */
+static void unlearn(struct fs *fs, struct inode *dir)
+{
+    pthread_mutex_lock(&fs->lock);
+    names_forget(fs, dir);
+    pthread_mutex_unlock(&fs->lock);
+}
+
 static int move_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *source,
                         struct inode *target, struct inode *new_parent, const char *new_name)
 {
@@ -384,8 +392,10 @@ static int move_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *s
             forget_name(fs, target);
         change_place(fs, source, new_parent, new_name);
         inode_publish_end(fs, source);
-    } else if (target) {
-        unhide_open_file(fs, target);
+    } else {
+        unlearn(fs, new_parent);
+        if (target)
+            unhide_open_file(fs, target);
     }
     if (target)
         inode_publish_end(fs, target);

@@ -141,3 +141,20 @@ Test(authority, a_directory_replaces_an_empty_one)
     cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "one", &st), ENOENT);
     cr_assert_eq(fs_lookup(fs, &caller, one.st_ino, "f", &st), 0);
 }
+
+Test(authority, a_rename_that_failed_behind_its_copy_shows_both_names)
+{
+    struct stat st;
+
+    make_file(FS_ROOT, "from");
+    make_file(FS_ROOT, "other");
+    faulty_store_fail(counted, STORE_DELETE, 1, 1, EIO);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "from", FS_ROOT, "to", 0), EIO);
+    faulty_store_lose(counted, STORE_COPY, 1, 1, EIO);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "to", FS_ROOT, "other", 0), EIO);
+    cr_expect_eq(fs_lookup(fs, &caller, FS_ROOT, "from", &st), 0);
+    cr_expect_eq(fs_lookup(fs, &caller, FS_ROOT, "to", &st), 0);
+    cr_expect_eq(fs_lookup(fs, &caller, FS_ROOT, "other", &st), 0);
+    cr_expect_eq(st.st_size, 4, "what is there is a copy of \"from\"");
+    cr_expect_eq(count_names(FS_ROOT), 3);
+}

@@ -121,6 +121,11 @@ static bool is_impatient(const struct fs_caller *who)
     return atomic_load((atomic_bool *)who->user);
 }
 
+static int impatient_unlink(struct fs_caller *who)
+{
+    return fs_unlink(fs, who, FS_ROOT, "f");
+}
+
 static int impatient_move(struct fs_caller *who)
 {
     return fs_rename(fs, who, FS_ROOT, "from", FS_ROOT, "to", 0);
@@ -154,6 +159,18 @@ static void act_without_answer(int (*act)(struct fs_caller *), enum store_verb v
     pthread_join(thread, &error);
     held_store_release(store);
     cr_expect_eq(GPOINTER_TO_INT(error), EINTR);
+}
+
+Test(steps, a_name_whose_removal_was_not_answered_is_asked_for)
+{
+    struct fs_file *file = create_in(FS_ROOT, "f", O_WRONLY);
+    struct stat st;
+
+    write_bytes(file, 100);
+    close_file(file, 0);
+    act_without_answer(impatient_unlink, STORE_DELETE);
+    cr_expect_not(exists("f"));
+    cr_expect_eq(fs_lookup(fs, &caller, FS_ROOT, "f", &st), ENOENT);
 }
 
 Test(steps, copies_of_a_rename_that_were_not_answered_do_not_stay)
