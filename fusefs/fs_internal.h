@@ -393,8 +393,8 @@ int inode_publish(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 /* Makes every byte of INODE readable here and lets go of its memory, out of sight where that can
  * be. */
 int inode_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode);
-/* Publishes (or, with SETTLE, only makes readable what is not), and keeps the turn: nobody else
- * publishes INODE and no upload of it begins until inode_publish_end. */
+/* Publishes (or, with SETTLE, only makes readable what is not and somebody has open), and keeps the
+ * turn: nobody else publishes INODE and no upload of it begins until inode_publish_end. */
 int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool settle);
 void inode_publish_end(struct fs *fs, struct inode *inode);
 /* A file that has neither name nor handles is nobody's: takes back what is left of it. Returns the

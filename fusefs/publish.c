@@ -346,12 +346,28 @@ int inode_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     return publish_to(fs, caller, inode, show ? GOAL_VISIBLE : GOAL_STAGED);
 }
 
+/* The turn to publish a file that may be removed: what is in doubt is nobody's business when none
+ * has it open. inode->lock held. */
+static int wait_last_turn(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    int error = wait_turn(fs, caller, inode, GOAL_STAGED);
+
+    if (!error || error == EINTR || fs_has_lost_lease(fs))
+        return error;
+    while (inode->publishing) {
+        wait_changed(inode, TICK_MS);
+        if (is_interrupted(caller))
+            return EINTR;
+    }
+    return inode->handles ? error : 0;
+}
+
 int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *inode, bool settle)
 {
     int error;
 
     pthread_mutex_lock(&inode->lock);
-    error = wait_turn(fs, caller, inode, settle ? GOAL_STAGED : GOAL_VISIBLE);
+    error = settle ? wait_last_turn(fs, caller, inode) : wait_turn(fs, caller, inode, GOAL_VISIBLE);
     if (error) { /* the turn may be another one's */
         pthread_mutex_unlock(&inode->lock);
         return error;
@@ -361,7 +377,9 @@ int inode_publish_hold(struct fs *fs, struct fs_caller *caller, struct inode *in
 
         inode->publishing = true; /* from here on no upload begins */
         inode->version++;
-        if (settle ? !must_show(inode) : !has_work(inode, GOAL_VISIBLE))
+        if (settle && !inode->handles)
+            inode->vanished = true; /* nobody needs its bytes; who opens it from now on waits */
+        if (settle ? inode->vanished || !must_show(inode) : !has_work(inode, GOAL_VISIBLE))
             break;
         error = publish_once(&p);
         pthread_mutex_lock(&inode->lock);

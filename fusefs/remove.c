@@ -33,7 +33,7 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);
-    if (inode->upload && !inode->upload->staged)
+    if (inode->handles && inode->upload && !inode->upload->staged)
         upload_discard(fs, inode); /* all of it is in memory: it goes where it can be read */
     move = inode->handles > 0 && inode->etag && !key_is_staged(inode->base_key);
     key = g_strdup(inode->base_key);

@@ -48,8 +48,9 @@ static struct fs_file *create_in(uint64_t dir, const char *name, int flags)
 
 static void write_bytes(struct fs_file *file, uint64_t size)
 {
-    g_autofree char *data = g_malloc0(MIB);
+    g_autofree char *data = g_malloc(MIB);
 
+    memset(data, 'x', MIB);
     for (uint64_t at = 0; at < size; at += MIB)
         cr_assert_eq(fs_write(fs, &caller, file, at, data, MIN(MIB, size - at)), 0);
 }
@@ -97,6 +98,36 @@ Test(steps, a_directory_with_an_unsaved_file_is_not_empty)
     cr_expect(fs_drain(fs, 5000, NULL));
     cr_expect(exists("d/f"));
     cr_expect_not(exists("f"), "saved under the name of a file in the root");
+}
+
+Test(steps, a_file_whose_removal_failed_has_all_its_bytes)
+{
+    struct fs_file *file = create_in(FS_ROOT, "big", O_WRONLY);
+    g_autofree char *data = NULL;
+    size_t size = 0;
+
+    held_store_fail(store, STORE_COMMIT, NULL, EDQUOT);
+    write_bytes(file, 40 * MIB);
+    close_file(file, EDQUOT);
+    held_store_fail(store, STORE_DELETE, NULL, EIO);
+    cr_expect_eq(fs_unlink(fs, &caller, FS_ROOT, "big"), EIO);
+    held_store_fail(store, 0, NULL, 0);
+    cr_expect(fs_drain(fs, 5000, NULL), "it was not removed, and is saved");
+    data = in_store("big", &size);
+    cr_assert_eq(size, 40 * MIB);
+    cr_expect(data[0] == 'x' && memcmp(data, data + 1, size - 1) == 0);
+}
+
+/* What is over quota can be removed: nobody needs its bytes. */
+Test(steps, a_file_that_the_store_does_not_take_is_removed)
+{
+    struct fs_file *file = create_in(FS_ROOT, "big", O_WRONLY);
+
+    held_store_fail(store, STORE_COMMIT, NULL, EDQUOT);
+    write_bytes(file, 40 * MIB);
+    close_file(file, EDQUOT);
+    cr_expect_eq(fs_unlink(fs, &caller, FS_ROOT, "big"), 0);
+    cr_expect_not(exists("big"));
 }
 
 Test(steps, attributes_that_were_not_taken_are_not_taken_for_saved)
