@@ -76,6 +76,17 @@ bool fs_has_lost_lease(struct fs *fs)
     return fs->options.lease && !lease_is_held(fs->options.lease);
 }
 
+int fs_assure_lease(struct fs *fs, const char *key)
+{
+    struct lease *lease = fs->options.lease;
+    g_autoptr(GError) why = NULL;
+
+    if (!lease || lease_assure(lease, &why))
+        return 0;
+    complain(fs, key, "%s is not changed: %s", key, why->message);
+    return error_is(why, ESTALE) ? ESTALE : EIO;
+}
+
 GPtrArray *fs_pin_dirty(struct fs *fs)
 {
     GPtrArray *all = g_ptr_array_new();

@@ -19,18 +19,6 @@ bool inode_is_dirty(const struct inode *inode)
     return inode->data_dirty || inode->attrs_dirty;
 }
 
-/* Who lost its lease writes nothing any more. */
-static int check_lease(struct publish *p)
-{
-    struct lease *lease = p->fs->options.lease;
-    g_autoptr(GError) why = NULL;
-
-    if (!lease || lease_assure(lease, &why))
-        return 0;
-    complain(p->fs, p->key, "save %s: %s", p->key, why->message);
-    return error_is(why, ESTALE) ? ESTALE : EIO;
-}
-
 /* inode->lock held: takes the copy that will be published. */
 static void begin_publish(struct publish *p)
 {
@@ -212,7 +200,7 @@ static int settle_doubt(struct fs *fs, struct fs_caller *caller, struct inode *i
     inode->publishing = true;
     inode->version++;
     pthread_mutex_unlock(&inode->lock);
-    error = check_lease(&p);
+    error = fs_assure_lease(fs, p.key);
     if (!error)
         error = doubt_settle(fs, caller, inode);
     pthread_mutex_lock(&inode->lock);
@@ -256,7 +244,7 @@ static int publish_once(struct publish *p)
 
     began = now_ms();
     p->key = inode_key(fs, inode);
-    error = check_lease(p);
+    error = fs_assure_lease(fs, p->key);
     if (!error)
         error = is_directory(inode) ? save_directory(p) : save_file(p);
     if ((error == ESTALE || error == ENOENT) && !p->data && !is_directory(inode) &&

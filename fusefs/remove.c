@@ -93,7 +93,9 @@ static int unlink_file(struct fs *fs, struct fs_caller *caller, struct inode *in
         return error;
     key = inode_key(fs, inode);
     call = store_call_new(STORE_DELETE, key);
-    error = run_call(fs, caller, call);
+    error = fs_assure_lease(fs, key);
+    if (!error)
+        error = run_call(fs, caller, call);
     if (!error)
         forget_name(fs, inode);
     else
@@ -168,7 +170,9 @@ static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inod
         return error;
     key = inode_key(fs, inode);
     call = store_call_new(STORE_DELETE, key);
-    error = run_call(fs, caller, call);
+    error = fs_assure_lease(fs, key);
+    if (!error)
+        error = run_call(fs, caller, call);
     if (!error) {
         forget_name(fs, inode);
         index_forget_of(fs, inode, key);

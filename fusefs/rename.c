@@ -54,7 +54,8 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     etag = g_strdup(inode->etag);
     size = inode->base_size;
     pthread_mutex_unlock(&inode->lock);
-    if (etag)
+    error = fs_assure_lease(fs, to);
+    if (!error && etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
     if (!error && etag)
         set_base(fs, inode, to, new_etag); /* before the old one goes: readers go on */

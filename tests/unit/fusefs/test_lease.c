@@ -6,6 +6,8 @@
 #include "fusefs/staged.h"
 #include "tests/support/held_store.h"
 
+#include <pthread.h>
+
 #define TTL_MS 1000
 
 TestSuite(lease, .init = set_up_store, .fini = tear_down_store, .timeout = 60);
@@ -323,6 +325,85 @@ static void release_dead(struct lease *lease)
     record->pid = 1; /* this process goes on */
     record->start_ticks += 12345;
     put_record(LEASE_KEY, record);
+}
+
+static int make_file(uint64_t dir, const char *name)
+{
+    struct fs_file *file;
+    struct stat st;
+    int error = fs_create(fs, &caller, dir, name, 0644, O_WRONLY, &file, &st);
+
+    if (error)
+        return error;
+    error = fs_fsync(fs, &caller, file);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    return error;
+}
+
+static void *let_go(void *held)
+{
+    g_usleep(300000);
+    held_store_release(held);
+    return NULL;
+}
+
+/* A process that was stopped for longer than its lease lives goes on, and has not noticed yet. */
+static void change_too_late(int (*change)(void))
+{
+    struct store *below = store, *held = held_store_new(below);
+    g_autoptr(LeaseRecord) theirs = lease_record_new(60000);
+    struct lease *lease;
+    pthread_t thread;
+    struct stat st;
+
+    store = held;
+    lease = must_take(true);
+    fs = fs_new(store, &(struct fs_options){.lease = lease});
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), 0);
+    cr_assert_eq(make_file(FS_ROOT, "x"), 0);
+    cr_assert_eq(make_file(FS_ROOT, "y"), 0);
+    held_store_hold(held, STORE_PUT, LEASE_KEY);
+    g_usleep(TTL_MS * 1100);
+    store = below;
+    put_record(LEASE_KEY, theirs);
+    pthread_create(&thread, NULL, let_go, held);
+    cr_expect_eq(change(), ESTALE);
+    cr_expect(exists("x") && exists("y") && exists("d/"));
+    pthread_join(thread, NULL);
+    fs_free(fs);
+    lease_release(lease);
+    store_unref(held);
+}
+
+static int move_over(void)
+{
+    return fs_rename(fs, &caller, FS_ROOT, "x", FS_ROOT, "y", 0);
+}
+
+Test(lease, nothing_is_renamed_under_one_that_may_be_gone)
+{
+    change_too_late(move_over);
+}
+
+static int unlink_one(void)
+{
+    return fs_unlink(fs, &caller, FS_ROOT, "x");
+}
+
+Test(lease, nothing_is_unlinked_under_one_that_may_be_gone)
+{
+    change_too_late(unlink_one);
+}
+
+static int remove_dir(void)
+{
+    return fs_rmdir(fs, &caller, FS_ROOT, "d");
+}
+
+Test(lease, no_directory_is_removed_under_one_that_may_be_gone)
+{
+    change_too_late(remove_dir);
 }
 
 static void leave_unfinished(void)
