@@ -108,6 +108,7 @@ static bool beat_locked(struct lease *lease, GError **error)
     lease->etag = etag;
     pthread_mutex_lock(&lease->lock);
     lease->sure_until_ms = began + lease->ttl_ms;
+    lease->written_beat = lease->record->beats; /* bodies are made with beat_lock held */
     pthread_mutex_unlock(&lease->lock);
     return true;
 }
@@ -308,10 +309,10 @@ bool lease_assure(struct lease *lease, GError **error)
 {
     bool sure;
 
-    if (!lease->exclusive)
-        return true;
     pthread_mutex_lock(&lease->lock);
-    sure = !lease->lost && now_ms() + lease->ttl_ms / BEATS_PER_TTL < lease->sure_until_ms;
+    sure = lease->written_beat >= lease->owed_beat &&
+           (!lease->exclusive ||
+            (!lease->lost && now_ms() + lease->ttl_ms / BEATS_PER_TTL < lease->sure_until_ms));
     pthread_mutex_unlock(&lease->lock);
     return sure || lease_beat(lease, error);
 }
@@ -370,9 +371,10 @@ void lease_remove_rename(struct lease *lease, const char *from)
             break;
         }
     }
+    lease->owed_beat = lease->record->beats + 1;
     pthread_mutex_unlock(&lease->lock);
     if (!lease_beat(lease, &error))
-        log_warning("%s", error->message); /* the next beat says it */
+        log_warning("%s", error->message); /* the next beat says it; see lease_assure */
 }
 
 void lease_settle(struct lease *lease)

@@ -44,8 +44,10 @@ bool lease_is_exclusive(const struct lease *lease);
 /* False once somebody else has taken it: nothing may be written any more. */
 bool lease_is_held(struct lease *lease);
 
-/* Whether, as of now, it surely still is ours; asks the store when the last answer is too old.
- * ESTALE: lost for good. Anything else: the store could not be asked. */
+/* Whether, as of now, it surely still is ours; asks the store when the last answer is too old. And
+ * whether it tells of no rename that has ended: the next mount would do that again, with what is
+ * made under the old name now. ESTALE: lost for good. Anything else: the store could not be asked.
+ */
 bool lease_assure(struct lease *lease, GError **error);
 
 /* What is under way; at first, what was in the lease that was taken over. Uploads are written down

@@ -22,6 +22,8 @@ struct lease {
     /* guarded by lock: */
     struct lease_record *record;
     int64_t sure_until_ms; /* nobody can have taken it before */
+    uint64_t written_beat; /* of the body that was written last */
+    uint64_t owed_beat;    /* of the first body without a rename that has ended */
     bool lost, stopping, hurry;
 };
 

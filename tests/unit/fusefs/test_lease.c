@@ -327,6 +327,11 @@ static void release_dead(struct lease *lease)
     put_record(LEASE_KEY, record);
 }
 
+static void *move_d_to_e(void *user)
+{
+    return GINT_TO_POINTER(fs_rename(fs, &caller, FS_ROOT, "d", FS_ROOT, "e", 0));
+}
+
 static int make_file(uint64_t dir, const char *name)
 {
     struct fs_file *file;
@@ -339,6 +344,51 @@ static int make_file(uint64_t dir, const char *name)
     fs_release(fs, file);
     fs_forget(fs, st.st_ino, 1);
     return error;
+}
+
+/* A rename of d to e whose end could not be written down. */
+static void rename_unrecorded(struct store *held, uint64_t dir)
+{
+    pthread_t thread;
+    void *error;
+
+    cr_assert_eq(make_file(dir, "f"), 0);
+    held_store_hold(held, STORE_DELETE_MANY, NULL);
+    pthread_create(&thread, NULL, move_d_to_e, NULL);
+    while (!held_store_waiting(held))
+        g_usleep(1000);
+    held_store_fail(held, STORE_PUT, LEASE_KEY, EIO);
+    held_store_release(held);
+    pthread_join(thread, &error);
+    cr_assert_eq(GPOINTER_TO_INT(error), 0);
+}
+
+/* The next mount would take what comes to the old name for what was to be moved. */
+Test(lease, nothing_is_made_until_the_end_of_a_rename_is_written_down)
+{
+    struct store *below = store, *held = held_store_new(below);
+    struct lease_options how = {.exclusive = true, .ttl_ms = 60000};
+    g_autoptr(LeaseRecord) previous = NULL;
+    struct stat st;
+    struct lease *lease;
+
+    store = held;
+    lease = lease_acquire(held, &how, &previous, NULL);
+    fs = fs_new(store, &(struct fs_options){.lease = lease});
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), 0);
+    cr_assert_eq(make_file(FS_ROOT, "x"), 0);
+    rename_unrecorded(held, st.st_ino);
+    cr_expect_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), EIO);
+    cr_expect_eq(fs_rename(fs, &caller, FS_ROOT, "x", FS_ROOT, "y", 0), EIO);
+    held_store_fail(held, STORE_PUT, LEASE_KEY, 0);
+    cr_expect_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), 0);
+    cr_expect_eq(make_file(st.st_ino, "g"), 0);
+    fs_free(fs);
+    note_dead(lease);
+    mount_and_clear(true);
+    cr_expect(exists("d/g") && !exists("e/g"));
+    store_unref(held);
+    store = below;
 }
 
 static void *let_go(void *held)
