@@ -44,6 +44,7 @@ static void load_content(struct inode *inode, const struct store_object *object)
     inode->etag = g_strdup(object->etag);
     g_free(inode->lineage);
     inode->lineage = g_strdup(lineage);
+    g_clear_pointer(&inode->base_lineage, g_free);
     inode->size = inode->base_size = object->size_bytes;
     layout_set_object(&inode->layout, object->size_bytes);
 }
@@ -107,6 +108,8 @@ void inode_rewritten(struct inode *inode)
     if (inode->rewritten)
         return;
     inode->rewritten = true;
+    if (!inode->base_lineage)
+        inode->base_lineage = g_steal_pointer(&inode->lineage);
     g_free(inode->lineage);
     inode->lineage = random_id();
 }

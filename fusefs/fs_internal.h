@@ -91,6 +91,7 @@ struct inode {
     uint64_t base_size;
     struct publish *doubt; /* one that may have been carried out, though it failed; NULL: none */
     char *lineage;         /* the same as long as bytes are only added */
+    char *base_lineage;    /* the base object's, since the file is rewritten; NULL: the same */
     bool rewritten;        /* since the last publish, published bytes changed */
     bool attrs_dirty, data_dirty, publishing;
     bool attrs_explicit; /* set while an upload that carries older ones was under way */

@@ -26,6 +26,7 @@ static void inode_free(struct fs *fs, struct inode *inode)
     g_free(inode->base_key);
     g_free(inode->etag);
     g_free(inode->lineage);
+    g_free(inode->base_lineage);
     g_clear_pointer(&inode->doubt, doubt_free);
     g_free(inode->target);
     pthread_cond_destroy(&inode->changed);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define JOURNAL_MAGIC   "dstackJ"
-#define JOURNAL_VERSION 1
+#define JOURNAL_VERSION 2
 #define JOURNAL_SLOT    (1u << 20) /* the first one is the header and the table */
 #define JOURNAL_FILES   65536u
 #define JOURNAL_TABLE   4096 /* where it begins */

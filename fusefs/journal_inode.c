@@ -80,6 +80,7 @@ static bool encode(GByteArray *image, struct fs *fs, struct inode *inode, bool w
     add_string(image, inode->journal->path);
     add_string(image, inode->etag);
     add_string(image, inode->base_key);
+    add_string(image, inode->base_lineage ? inode->base_lineage : inode->lineage);
     add_number(image, inode->base_size);
     add_number(image, inode->failed_close);
     add_metadata(image, inode);

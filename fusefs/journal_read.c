@@ -210,6 +210,7 @@ static void read_image(const struct reader *reader, struct cursor *c, struct jou
     entry->path = take_string(c);
     entry->etag = take_string(c);
     entry->base_key = take_string(c);
+    entry->base_lineage = take_string(c);
     entry->base_size = take_number(c);
     entry->failed_close = take_number(c);
     entry->metadata = take_metadata(c);
@@ -265,6 +266,7 @@ void journal_entry_free(struct journal_entry *entry)
     g_free(entry->path);
     g_free(entry->etag);
     g_free(entry->base_key);
+    g_free(entry->base_lineage);
     g_free(entry);
 }
 

@@ -12,7 +12,7 @@ struct journal_entry {
     uint32_t state; /* enum journal_state */
     bool is_cut;    /* what was written last is damaged */
     char *path;
-    char *etag, *base_key; /* what the layout calls the object; may be NULL */
+    char *etag, *base_key, *base_lineage; /* what the layout calls the object; may be NULL */
     uint64_t base_size, failed_close;
     GHashTable *metadata;
     struct upload *upload; /* NULL: none; its parts have ETags where they need not be sent again */

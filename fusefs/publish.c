@@ -57,6 +57,8 @@ void publish_take_over(struct publish *p)
     inode->etag = g_strdup(p->etag);
     g_free(inode->base_key);
     inode->base_key = g_strdup(p->to);
+    g_free(inode->base_lineage);
+    inode->base_lineage = g_strcmp0(p->lineage, inode->lineage) != 0 ? g_strdup(p->lineage) : NULL;
 }
 
 /* What was to be published still is: dirty as before. inode->lock held. */

@@ -42,19 +42,27 @@ static void follow_renames(struct recovery *r, struct journal_entry *entry)
     }
 }
 
+/* Whether OBJECT is the base, or that and more behind it: an earlier publish has landed, and the
+ * file was rewritten since. */
+static bool is_grown_base(const struct journal_entry *entry, const struct store_object *object)
+{
+    const char *lineage = lineage_of(object->metadata);
+
+    return entry->etag && lineage && object->size_bytes >= entry->base_size &&
+           g_strcmp0(lineage, entry->base_lineage) == 0;
+}
+
 /* A copy of the base in the course of such a rename: another ETag, but the same file. */
 static bool is_moved_base(struct recovery *r, const struct journal_entry *entry,
                           const struct store_object *object)
 {
-    const char *lineage = lineage_of(object->metadata);
     bool below = false;
 
     for (guint i = 0; r->previous && i < r->previous->renames->len; i++)
         below = below ||
                 g_str_has_prefix(entry->path,
                                  ((const struct lease_rename *)r->previous->renames->pdata[i])->to);
-    return below && entry->etag && lineage && object->size_bytes == entry->base_size &&
-           g_strcmp0(lineage, lineage_of(entry->metadata)) == 0;
+    return below && object->size_bytes == entry->base_size && is_grown_base(entry, object);
 }
 
 /* Whether what ENTRY has in memory of OBJECT's bytes is what OBJECT has. */
@@ -208,15 +216,18 @@ static int check_name(struct recovery *r, struct journal_entry *entry, bool *is_
         *is_base = true;
         return 0;
     }
-    if (!is_staged && is_moved_base(r, entry, &object->object)) {
+    *is_base = !is_staged && is_moved_base(r, entry, &object->object);
+    if (!*is_base)
+        error = adopt_landed(r, entry, &object->object, landed);
+    if (!error && !*landed && !is_staged && is_grown_base(entry, &object->object)) {
         g_free(entry->etag);
         entry->etag = g_strdup(object->object.etag);
+        g_free(entry->base_key);
+        entry->base_key = g_strdup(entry->path);
         *is_base = true;
-        return 0;
     }
-    error = adopt_landed(r, entry, &object->object, landed);
     /* Under a staged base there may be any older one: while that is there, nobody else wrote. */
-    *is_base = *landed || is_staged;
+    *is_base = *is_base || *landed || is_staged;
     return error;
 }
 

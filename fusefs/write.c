@@ -179,10 +179,20 @@ static bool touches_base(const struct inode *inode, uint64_t start, uint64_t end
     return false;
 }
 
+/* The file is another one than its base from now on, for who finds it after a crash too. */
+static void note_rewrite(struct fs *fs, struct inode *inode)
+{
+    bool is_told = inode->base_lineage != NULL; /* and what is published now may be looked for */
+
+    inode_rewritten(inode);
+    if (!is_told && journal_tells_of(inode))
+        journal_image(fs, inode);
+}
+
 static void note_write(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t size)
 {
     if (inode->etag && offset < inode->base_size)
-        inode_rewritten(inode);
+        note_rewrite(fs, inode);
     upload_changed(inode, offset, offset + size);
     inode->size = layout_size(&inode->layout);
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = now_ns();
@@ -316,7 +326,7 @@ int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode,
     error = settle_for_cut(fs, caller, inode, size);
     if (!error && size != inode->size) {
         if (inode->etag && size < inode->base_size)
-            inode_rewritten(inode);
+            note_rewrite(fs, inode);
         journal_resize(fs, inode, size);
         layout_resize(&inode->layout, size);
         inode->size = size;

@@ -3,6 +3,7 @@
 
 #include "fusefs/journal_internal.h"
 #include "fusefs/recover.h"
+#include "storage/store_driver.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/held_store.h"
 
@@ -616,6 +617,43 @@ Test(journal, a_rewrite_that_landed_is_known_as_ours)
     cr_assert_not(stop());
 }
 
+/* A store without small parts: small files stay in memory too while they are written. */
+static struct store *faulty_s3_new(struct store *store_below)
+{
+    struct store *faulty = faulty_store_new(store_below);
+
+    faulty->caps.min_part_bytes = 5 * MIB;
+    return faulty;
+}
+
+/* Bytes were added, and published before anybody knew; then others were changed. */
+static void be_killed_before_a_growth_answers(void)
+{
+    struct fs_file *file = create_to_write("f");
+    pthread_t thread;
+
+    write_pattern(file, 3000);
+    must(fs_fsync(fs, &caller, file));
+    must(fs_write(fs, &caller, file, 3000, "more", 4));
+    faulty_store_delay_answers(store, 20000);
+    pthread_create(&thread, NULL, fsync_file, file);
+    g_usleep(300000);
+    must(fs_write(fs, &caller, file, 10, "changed", 7));
+}
+
+Test(journal, a_growth_that_landed_is_the_base_of_what_was_rewritten)
+{
+    g_autoptr(GByteArray) bytes = pattern(3000);
+
+    crash_after(be_killed_before_a_growth_answers, faulty_s3_new);
+    recover();
+    g_byte_array_append(bytes, (const guint8 *)"more", 4);
+    memcpy(bytes->data + 10, "changed", 7);
+    must_be("f", bytes);
+    cr_assert_eq(fs_recovered(fs)->lost->len, 0);
+    cr_assert_not(stop());
+}
+
 static void *rename_directory(void *user)
 {
     fs_rename(fs, &caller, FS_ROOT, "old", FS_ROOT, "new", 0);
@@ -654,6 +692,99 @@ Test(journal, a_file_goes_along_with_its_directory)
     must_be("old/f", NULL);
     cr_assert_not(stop());
     lease_record_free(previous);
+}
+
+/* The same, but bytes that were there before are changed, and not all of them; with an fsync. */
+static void be_killed_while_a_directory_moves_with_a_rewrite(void)
+{
+    struct fs_file *file;
+    pthread_t move, sync;
+    struct stat st;
+
+    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
+    must(fs_create(fs, &caller, st.st_ino, "f", 0644, O_WRONLY, &file, &st));
+    must(fs_write(fs, &caller, file, 0, "first ", 6));
+    must(fs_fsync(fs, &caller, file));
+    held_store_hold(store, STORE_DELETE_MANY, NULL);
+    pthread_create(&move, NULL, rename_directory, NULL);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    must(fs_write(fs, &caller, file, 1, "IRS", 3));
+    pthread_create(&sync, NULL, fsync_file, file);
+    g_usleep(100000);
+}
+
+static void expect_rewritten_in_new(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+    g_byte_array_append(bytes, (const guint8 *)"fIRSt ", 6);
+    cr_expect_eq(fs_recovered(fs)->lost->len, 0);
+    must_be("new/f", bytes);
+    must_be("old/f", NULL);
+    must_be("new/f.recovered", NULL);
+    cr_assert_not(stop());
+}
+
+Test(journal, a_rewritten_file_goes_along_with_its_directory)
+{
+    struct lease_record *previous = lease_record_new(1000);
+
+    crash_after(be_killed_while_a_directory_moves_with_a_rewrite, held_store_new);
+    g_ptr_array_add(previous->renames, lease_rename_new("old/", "new/"));
+    start();
+    fs_clear_leftovers(fs, previous, NULL);
+    expect_rewritten_in_new();
+    lease_record_free(previous);
+}
+
+static char *lineage_in_store(const char *key)
+{
+    struct store_object object = {0};
+    char *lineage;
+
+    cr_assert(store_head(store, key, &object, NULL));
+    lineage = g_strdup(g_hash_table_lookup(object.metadata, LINEAGE));
+    store_object_clear(&object);
+    return lineage;
+}
+
+/* The journal began to tell of a file that grew; then it became another one, and an fsync of it
+ * waits for a rename of a directory. */
+static void be_killed_before_a_rewrite_is_published(void)
+{
+    struct fs_file *file = create_to_write("f");
+    pthread_t move, sync;
+    struct stat st;
+
+    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
+    must(fs_write(fs, &caller, file, 0, "first ", 6));
+    must(fs_fsync(fs, &caller, file));
+    held_store_hold(store, STORE_DELETE_MANY, NULL);
+    pthread_create(&move, NULL, rename_directory, NULL);
+    while (!held_store_waiting(store))
+        g_usleep(1000);
+    must(fs_write(fs, &caller, file, 6, "more", 4));
+    must(fs_write(fs, &caller, file, 1, "IRS", 3));
+    pthread_create(&sync, NULL, fsync_file, file);
+    g_usleep(100000);
+}
+
+/* Or readers elsewhere, who have the beginning of the old one, would read on in it. */
+Test(journal, a_rewritten_file_is_another_one)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    g_autofree char *before = NULL, *after = NULL;
+
+    crash_after(be_killed_before_a_rewrite_is_published, held_store_new);
+    start();
+    before = lineage_in_store("f");
+    cr_assert(fs_recover(fs, NULL, NULL));
+    g_byte_array_append(bytes, (const guint8 *)"fIRSt more", 10);
+    must_be("f", bytes);
+    after = lineage_in_store("f");
+    cr_expect_str_neq(before, after);
+    cr_assert_not(stop());
 }
 
 static void write_under_a_long_name(void)
