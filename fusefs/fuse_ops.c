@@ -46,14 +46,28 @@ static struct fuse_session *session_of(fuse_req_t req)
 /* A signal that the program handles and that does not ask it to end is heard only after this long:
  * no call takes as long when the store is well. */
 #define PATIENCE_MS 60000
+/* The kernel's word of a signal is a request too. When every thread waits there is none to take it:
+ * who has waited for this long looks for signals itself. */
+#define UNTOLD_MS 500
+#define TAKE_MS   10 /* in which a thread that does not wait has taken the signal */
+
+/* Whether it is TID that has to take the signal, which the kernel would tell. */
+static bool is_ending_untold(pid_t tid)
+{
+    if (!task_is_asked_to_end(tid, false))
+        return false;
+    g_usleep(TAKE_MS * 1000);
+    return task_is_asked_to_end(tid, false);
+}
 
 static bool request_interrupted(const struct fs_caller *caller)
 {
     fuse_req_t req = caller->user;
+    int64_t waited_ms = g_get_monotonic_time() / 1000 - caller->began_ms;
 
-    return fuse_req_interrupted(req) &&
-           (g_get_monotonic_time() / 1000 - caller->began_ms > PATIENCE_MS ||
-            task_is_asked_to_end(fuse_req_ctx(req)->pid));
+    if (fuse_req_interrupted(req))
+        return waited_ms > PATIENCE_MS || task_is_asked_to_end(fuse_req_ctx(req)->pid, true);
+    return waited_ms > UNTOLD_MS && is_ending_untold(fuse_req_ctx(req)->pid);
 }
 
 static struct fs_caller caller_of(fuse_req_t req)

@@ -30,11 +30,12 @@ bool status_asks_to_end(const char *status)
     return pending & (asking | ~(caught | harmless));
 }
 
-bool task_is_asked_to_end(pid_t tid)
+bool task_is_asked_to_end(pid_t tid, bool unknown)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)tid);
     g_autofree char *status = NULL;
 
-    return tid <= 0 || !g_file_get_contents(path, &status, NULL, NULL) ||
-           status_asks_to_end(status);
+    if (tid <= 0 || !g_file_get_contents(path, &status, NULL, NULL))
+        return unknown;
+    return status_asks_to_end(status);
 }

@@ -14,5 +14,5 @@
 /* STATUS is the text of /proc/TID/status. */
 bool status_asks_to_end(const char *status);
 
-/* True too when nothing can be learnt of TID. */
-bool task_is_asked_to_end(pid_t tid);
+/* UNKNOWN: the answer when nothing can be learnt of TID. */
+bool task_is_asked_to_end(pid_t tid, bool unknown);

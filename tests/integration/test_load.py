@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,12 +17,13 @@ import urllib.request
 
 import pytest
 
-from conftest import Mount, is_mounted
+from conftest import Mount, is_mounted, wait_for
 from test_faults import LONG, MIB, seed, uploads
 from test_journal import Gate
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 STUCK_S = 60
+WORKERS = 128       # MAX_THREADS of fuse_ops.c
 
 
 def write_and_read(store, mount, number, seconds, writers, readers):
@@ -198,4 +200,37 @@ def test_a_very_large_file(directory):
     finally:
         if mount:
             mount.kill()
+        store.stop()
+
+
+def test_signals_reach_more_writers_than_there_are_workers(directory):
+    """With the store silent and the budget full, every thread of the daemon waits: none is left to be told."""
+    store = DiscardingStore()
+    mount = None
+    writers = []
+    try:
+        mount = Mount(store, directory, "--budget", "16MiB")
+        (mount.path / "first").write_bytes(b"x")
+        os.kill(store.process.pid, signal.SIGSTOP)
+        for i in range(WORKERS + 32):
+            writers.append(subprocess.Popen(["dd", "if=/dev/zero", f"of={mount.path / str(i)}", "bs=128K"],
+                                            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        wait_for(lambda: usage(mount.process.pid)["threads"] > WORKERS, 20, "all workers wait")
+        time.sleep(1)
+        assert all(writer.poll() is None for writer in writers)
+        began = time.monotonic()
+        for writer in writers:
+            writer.send_signal(signal.SIGTERM)
+        for writer in writers:
+            assert writer.wait(max(0.1, began + 10 - time.monotonic())) == -signal.SIGTERM
+        print(f"all ended after {time.monotonic() - began:.1f} s")
+        os.kill(store.process.pid, signal.SIGCONT)
+        mount.stop()
+    finally:
+        os.kill(store.process.pid, signal.SIGCONT)
+        if mount:
+            mount.kill()
+        for writer in writers:
+            writer.kill()
+            writer.wait(10)
         store.stop()

@@ -43,6 +43,7 @@ Test(signals, those_that_are_handled_or_do_nothing_do_not)
 
 Test(signals, a_task_that_cannot_be_seen_may_be_ending)
 {
-    cr_assert(task_is_asked_to_end(0));
-    cr_assert_not(task_is_asked_to_end(getpid()));
+    cr_assert(task_is_asked_to_end(0, true));
+    cr_assert_not(task_is_asked_to_end(0, false));
+    cr_assert_not(task_is_asked_to_end(getpid(), true));
 }
