@@ -1,6 +1,7 @@
 /* Open files: open, read, fsync, release. */
 #include "fusefs/fs_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
@@ -135,18 +136,34 @@ int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, st
     return error;
 }
 
-/* A read that is not simply of the base object: piece by piece into one buffer. */
-static int read_mixed(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                      const struct layout *view, uint64_t offset, uint64_t end, fs_reply *reply,
-                      void *user)
+static bool needs_base(const struct layout *view)
 {
-    g_autofree char *data = g_try_malloc0(end - offset);
-    g_autofree char *key = NULL, *etag = NULL;
-    struct iovec iov = {data, end - offset};
+    bool needs = false;
+
+    for (unsigned i = 0; i < layout_count(view); i++)
+        needs = needs || (layout_at(view, i)->in_object && !layout_at(view, i)->buffer);
+    return needs;
+}
+
+/* A read that is not simply of the base object: piece by piece into one buffer. Where the store is
+ * asked meanwhile, that is ROOM, of the budget; NULL: ENOBUFS tells that it is needed. */
+static int read_mixed(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                      const struct layout *view, struct buffer *room, uint64_t offset, uint64_t end,
+                      fs_reply *reply, void *user)
+{
+    g_autofree char *key = NULL, *etag = NULL, *own = NULL;
+    char *data = room ? (char *)room->data : NULL;
+    struct iovec iov = {.iov_len = end - offset};
     int error = 0;
 
+    g_assert(!room || iov.iov_len <= room->capacity);
+    if (!room && needs_base(view))
+        return ENOBUFS;
+    if (!room)
+        data = own = g_try_malloc(iov.iov_len);
     if (!data)
         return ENOMEM;
+    iov.iov_base = memset(data, 0, iov.iov_len);
     pthread_mutex_lock(&inode->lock);
     key = g_strdup(inode->base_key);
     etag = g_strdup(inode->etag);
@@ -205,8 +222,8 @@ static int after_stale(struct fs *fs, struct fs_caller *caller, struct fs_file *
     return atomic_load(&inode->replaced) ? ESTALE : 0;
 }
 
-static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
-                     size_t size, fs_reply *reply, void *user)
+static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *file,
+                     struct buffer *room, uint64_t offset, size_t size, fs_reply *reply, void *user)
 {
     struct inode *inode = file->inode;
     uint64_t end = offset + size;
@@ -230,7 +247,7 @@ static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
         error = inode_settle(fs, caller, inode);
         return error ? error : EAGAIN;
     case FROM_LAYOUT:
-        error = read_mixed(fs, caller, inode, &view, offset, end, reply, user);
+        error = read_mixed(fs, caller, inode, &view, room, offset, end, reply, user);
         layout_thaw(&view);
         layout_clear(&view);
         return error;
@@ -241,15 +258,20 @@ static int read_once(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
 int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
             size_t size, fs_reply *reply, void *user)
 {
+    struct buffer *room = NULL;
     int error = EAGAIN;
 
-    for (int tries = 0; tries < 5 && error == EAGAIN; tries++) {
-        error = read_once(fs, caller, file, offset, size, reply, user);
-        if ((error == ESTALE || error == ENOENT) && tries < 4) {
+    for (int tries = 0; tries < 6 && error == EAGAIN; tries++) {
+        error = read_once(fs, caller, file, room, offset, size, reply, user);
+        if (error == ENOBUFS && !room) {
+            room = wait_wanted(fs, caller, MIN(size, BUFFER_MAX), &error);
+            error = error ? error : EAGAIN;
+        } else if ((error == ESTALE || error == ENOENT) && tries < 5) {
             error = after_stale(fs, caller, file);
             error = error ? error : EAGAIN;
         }
     }
+    buffer_unref(room);
     return error == EAGAIN ? EIO : error;
 }
 

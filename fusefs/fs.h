@@ -126,7 +126,8 @@ int fs_rename(struct fs *fs, struct fs_caller *caller, uint64_t parent, const ch
 int fs_open(struct fs *fs, struct fs_caller *caller, uint64_t ino, int flags, struct fs_file **file,
             bool *keep_cache);
 
-/* Calls REPLY once with the bytes, which are valid during it; fewer than SIZE only at the end. */
+/* Calls REPLY once with the bytes, which are valid during it; fewer than SIZE only at the end. SIZE
+ * is at most 1 MiB, or the file is not written to. */
 typedef void fs_reply(void *user, const struct iovec *iov, unsigned count);
 int fs_read(struct fs *fs, struct fs_caller *caller, struct fs_file *file, uint64_t offset,
             size_t size, fs_reply *reply, void *user);

@@ -368,6 +368,8 @@ void make_room(struct fs *fs); /* memory is short; no lock held */
  * publish at a time waits for them, so that none waits for what another one holds. 0 or EINTR. */
 int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArray *padding);
 struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size, int *error);
+/* For what is there for the time of a call to the store; who waits holds no memory. NULL: EINTR. */
+struct buffer *wait_wanted(struct fs *fs, struct fs_caller *caller, size_t size, int *error);
 int inode_truncate(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint64_t size);
 void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held */
 

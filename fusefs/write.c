@@ -74,6 +74,18 @@ struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size,
     return buffer;
 }
 
+struct buffer *wait_wanted(struct fs *fs, struct fs_caller *caller, size_t size, int *error)
+{
+    struct buffer *buffer = buffer_try_new(fs->budget, size, BUDGET_WANTED);
+
+    *error = 0;
+    while (!buffer && !(*error = is_interrupted(caller) ? EINTR : 0)) {
+        make_room(fs);
+        buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, ROOM_TIMEOUT_MS);
+    }
+    return buffer;
+}
+
 static int take_turn_for_padding(struct fs *fs, struct fs_caller *caller)
 {
     int error = 0;
@@ -107,13 +119,8 @@ int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArr
     if (error || !sizes->len)
         return error;
     for (guint i = 0; !error && i < sizes->len; i++) {
-        size_t size = g_array_index(sizes, size_t, i);
-        struct buffer *buffer = buffer_try_new(fs->budget, size, BUDGET_WANTED);
+        struct buffer *buffer = wait_wanted(fs, caller, g_array_index(sizes, size_t, i), &error);
 
-        while (!buffer && !(error = is_interrupted(caller) ? EINTR : 0)) {
-            make_room(fs);
-            buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, ROOM_TIMEOUT_MS);
-        }
         if (buffer)
             g_ptr_array_add(padding, buffer);
     }

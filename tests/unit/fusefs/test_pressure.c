@@ -100,6 +100,62 @@ Test(pressure, a_store_that_refuses_is_not_asked_without_a_pause)
     fs_free(fs);
 }
 
+#define PLACES 32
+
+struct place {
+    struct fs_file *file;
+    unsigned index;
+};
+
+/* A byte of its own, and what is around it in the object. */
+static void *read_around(void *user)
+{
+    const struct place *place = user;
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    int error =
+        fs_read(fs, &caller, place->file, (uint64_t)place->index * MIB, MIB, collect, bytes);
+
+    if (!error && (bytes->len != MIB || bytes->data[5] != 'x' || bytes->data[6] != 'o'))
+        error = EBADMSG;
+    return GINT_TO_POINTER(error);
+}
+
+Test(pressure, what_readers_of_a_changed_file_fetch_is_in_the_budget)
+{
+    struct fs_options options = {.sync_interval_ms = 3600000, .budget_bytes = 16 * MIB};
+    g_autofree char *data = g_malloc(PLACES * MIB);
+    struct place places[PLACES];
+    pthread_t threads[PLACES];
+    struct fs_file *file;
+    struct stat st;
+    void *error;
+
+    memset(data, 'o', PLACES * MIB);
+    cr_assert(store_write(below, "f", data, PLACES * MIB, NULL, NULL, NULL));
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_create(fs, &caller, FS_ROOT, "f", 0644, O_RDWR, &file, &st), 0);
+    for (unsigned i = 0; i < PLACES; i++)
+        cr_assert_eq(fs_write(fs, &caller, file, (uint64_t)i * MIB + 5, "x", 1), 0);
+    held_store_hold(store, STORE_GET, NULL);
+    for (unsigned i = 0; i < PLACES; i++) {
+        places[i] = (struct place){file, i};
+        pthread_create(&threads[i], NULL, read_around, &places[i]);
+    }
+    g_usleep(500000);
+    cr_expect_geq(held_store_waiting(store), 8);
+    cr_expect_leq(held_store_waiting(store), 16, "%u MiB", held_store_waiting(store));
+    held_store_release(store);
+    for (unsigned i = 0; i < PLACES; i++) {
+        pthread_join(threads[i], &error);
+        cr_expect_eq(GPOINTER_TO_INT(error), 0, "%u: %d", i, GPOINTER_TO_INT(error));
+    }
+    cr_expect_leq(fs_peak_bytes(fs), 16 * MIB);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    fs_drain(fs, 10000, NULL);
+    fs_free(fs);
+}
+
 Test(pressure, a_long_directory_is_not_listed_for_each_name)
 {
     struct lease_options how = {.exclusive = true};
