@@ -76,13 +76,20 @@ bool fs_has_lost_lease(struct fs *fs)
     return fs->options.lease && !lease_is_held(fs->options.lease);
 }
 
-int fs_assure_lease(struct fs *fs, const char *key)
+static bool is_over(void *caller)
+{
+    return is_interrupted(caller);
+}
+
+int fs_assure_lease(struct fs *fs, struct fs_caller *caller, const char *key)
 {
     struct lease *lease = fs->options.lease;
     g_autoptr(GError) why = NULL;
 
-    if (!lease || lease_assure(lease, &why))
+    if (!lease || lease_assure(lease, is_over, caller, &why))
         return 0;
+    if (error_is(why, EINTR))
+        return EINTR;
     complain(fs, key, "%s is not changed: %s", key, why->message);
     return error_is(why, ESTALE) ? ESTALE : EIO;
 }

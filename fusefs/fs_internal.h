@@ -175,8 +175,9 @@ struct fs {
 /* --- fs.c --- */
 int fs_may_change(struct fs *fs); /* 0, EROFS, or ESTALE when the lease is lost */
 bool fs_has_lost_lease(struct fs *fs);
-/* Before the store is changed at KEY: whether the prefix surely still is ours. 0, ESTALE, EIO. */
-int fs_assure_lease(struct fs *fs, const char *key);
+/* Before the store is changed at KEY: whether the prefix surely still is ours. 0, ESTALE, EIO,
+ * EINTR. */
+int fs_assure_lease(struct fs *fs, struct fs_caller *caller, const char *key);
 GPtrArray *fs_pin_dirty(struct fs *fs); /* the dirty files, each pinned */
 bool fs_is_authority(struct fs *fs);    /* nobody else writes here: what is known stays true */
 

@@ -10,6 +10,7 @@
 
 #define TTL_MS      20000
 #define COALESCE_MS 50
+#define ASK_MS      100
 
 static int64_t now_ms(void)
 {
@@ -144,8 +145,18 @@ static bool wait_beat(struct lease *lease, int64_t due_ms)
         wait_until(lease, due_ms);
     }
     go_on = !lease->stopping && !lease->lost;
+    lease->begun += go_on;
     pthread_mutex_unlock(&lease->lock);
     return go_on;
+}
+
+static void note_ended(struct lease *lease, int error)
+{
+    pthread_mutex_lock(&lease->lock);
+    lease->ended++;
+    lease->error = error;
+    pthread_cond_broadcast(&lease->changed);
+    pthread_mutex_unlock(&lease->lock);
 }
 
 /* A beat that fails is no news while others may follow in time: half of its life is over. */
@@ -169,6 +180,7 @@ static void *beat_main(void *user)
         g_autoptr(GError) error = NULL;
         bool ok = lease_beat(lease, &error);
 
+        note_ended(lease, ok ? 0 : error_errno(error));
         if (!ok && !complained && is_at_risk(lease)) {
             log_warning("%s", error->message);
             complained = true;
@@ -266,6 +278,24 @@ static bool is_settled(struct lease *lease)
     return settled;
 }
 
+/* What lease_assure asks for. lock held. */
+static bool is_sure(const struct lease *lease)
+{
+    return lease->written_beat >= lease->owed_beat &&
+           (!lease->exclusive ||
+            (!lease->lost && now_ms() + lease->ttl_ms / BEATS_PER_TTL < lease->sure_until_ms));
+}
+
+static bool is_sure_now(struct lease *lease)
+{
+    bool sure;
+
+    pthread_mutex_lock(&lease->lock);
+    sure = is_sure(lease);
+    pthread_mutex_unlock(&lease->lock);
+    return sure;
+}
+
 void lease_release(struct lease *lease)
 {
     g_autoptr(GError) error = NULL;
@@ -278,7 +308,8 @@ void lease_release(struct lease *lease)
     }
     stop_beating(lease);
     /* S3's DELETE takes no condition. Within its ttl the lease can be nobody else's. */
-    if (lease_assure(lease, &error) && !store_delete(lease->store, lease->key, &error))
+    if ((is_sure_now(lease) || lease_beat(lease, &error)) &&
+        !store_delete(lease->store, lease->key, &error))
         log_info("the lease stays until it lapses: %s", error->message);
     lease_free(lease);
 }
@@ -305,25 +336,47 @@ bool lease_is_held(struct lease *lease)
     return held;
 }
 
-bool lease_assure(struct lease *lease, GError **error)
-{
-    bool sure;
-
-    pthread_mutex_lock(&lease->lock);
-    sure = lease->written_beat >= lease->owed_beat &&
-           (!lease->exclusive ||
-            (!lease->lost && now_ms() + lease->ttl_ms / BEATS_PER_TTL < lease->sure_until_ms));
-    pthread_mutex_unlock(&lease->lock);
-    return sure || lease_beat(lease, error);
-}
-
-/* --- what is under way --- */
-
 static void hurry(struct lease *lease)
 {
     lease->hurry = true;
     pthread_cond_broadcast(&lease->changed);
 }
+
+/* Waits for a beat of the thread that begins from now on: all who wait have the same one. lock
+ * held.
+ */
+static int wait_sure(struct lease *lease, bool (*is_over)(void *user), void *user)
+{
+    unsigned before = lease->begun;
+    int error = 0;
+
+    while (!error && !is_sure(lease)) {
+        if (lease->lost)
+            error = ESTALE;
+        else if ((int)(lease->ended - before) > 0)
+            error = lease->error;
+        if (!error && is_over && is_over(user))
+            error = EINTR;
+        if (!error) {
+            hurry(lease);
+            wait_until(lease, now_ms() + ASK_MS);
+        }
+    }
+    return error;
+}
+
+bool lease_assure(struct lease *lease, bool (*is_over)(void *user), void *user, GError **error)
+{
+    int code;
+
+    pthread_mutex_lock(&lease->lock);
+    code = wait_sure(lease, is_over, user);
+    pthread_mutex_unlock(&lease->lock);
+    return code == 0 || error_set_errno(error, code, "the lease of %s could not be renewed",
+                                        store_url(lease->store));
+}
+
+/* --- what is under way --- */
 
 void lease_add_upload(struct lease *lease, const char *key, const char *id)
 {

@@ -46,9 +46,10 @@ bool lease_is_held(struct lease *lease);
 
 /* Whether, as of now, it surely still is ours; asks the store when the last answer is too old. And
  * whether it tells of no rename that has ended: the next mount would do that again, with what is
- * made under the old name now. ESTALE: lost for good. Anything else: the store could not be asked.
- */
-bool lease_assure(struct lease *lease, GError **error);
+ * made under the old name now. IS_OVER (may be NULL)
+ * is asked at least every 100 ms while it waits. ESTALE: lost for good. EINTR: it is over. Anything
+ * else: the store could not be asked. */
+bool lease_assure(struct lease *lease, bool (*is_over)(void *user), void *user, GError **error);
 
 /* What is under way; at first, what was in the lease that was taken over. Uploads are written down
  * with the next beat, which comes at once; renames before these return. */

@@ -25,6 +25,8 @@ struct lease {
     uint64_t written_beat; /* of the body that was written last */
     uint64_t owed_beat;    /* of the first body without a rename that has ended */
     bool lost, stopping, hurry;
+    unsigned begun, ended; /* beats of the thread, whatever came of them */
+    int error;             /* why the last one failed; 0: it did not */
 };
 
 /* The record with one more beat, as it is to be written; NULL: no memory. */

@@ -202,7 +202,7 @@ static int settle_doubt(struct fs *fs, struct fs_caller *caller, struct inode *i
     inode->publishing = true;
     inode->version++;
     pthread_mutex_unlock(&inode->lock);
-    error = fs_assure_lease(fs, p.key);
+    error = fs_assure_lease(fs, caller, p.key);
     if (!error)
         error = doubt_settle(fs, caller, inode);
     pthread_mutex_lock(&inode->lock);
@@ -246,7 +246,7 @@ static int publish_once(struct publish *p)
 
     began = now_ms();
     p->key = inode_key(fs, inode);
-    error = fs_assure_lease(fs, p->key);
+    error = fs_assure_lease(fs, p->caller, p->key);
     if (!error)
         error = is_directory(inode) ? save_directory(p) : save_file(p);
     if ((error == ESTALE || error == ENOENT) && !p->data && !is_directory(inode) &&

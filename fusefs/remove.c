@@ -93,7 +93,7 @@ static int unlink_file(struct fs *fs, struct fs_caller *caller, struct inode *in
         return error;
     key = inode_key(fs, inode);
     call = store_call_new(STORE_DELETE, key);
-    error = fs_assure_lease(fs, key);
+    error = fs_assure_lease(fs, caller, key);
     if (!error)
         error = run_call(fs, caller, call);
     if (!error)
@@ -170,7 +170,7 @@ static int remove_directory(struct fs *fs, struct fs_caller *caller, struct inod
         return error;
     key = inode_key(fs, inode);
     call = store_call_new(STORE_DELETE, key);
-    error = fs_assure_lease(fs, key);
+    error = fs_assure_lease(fs, caller, key);
     if (!error)
         error = run_call(fs, caller, call);
     if (!error) {

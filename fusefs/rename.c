@@ -54,7 +54,7 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     etag = g_strdup(inode->etag);
     size = inode->base_size;
     pthread_mutex_unlock(&inode->lock);
-    error = fs_assure_lease(fs, to);
+    error = fs_assure_lease(fs, caller, to);
     if (!error && etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
     if (!error && etag)

@@ -7,6 +7,7 @@
 #include "tests/support/held_store.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define TTL_MS 1000
 
@@ -132,7 +133,7 @@ Test(lease, a_beat_whose_answer_was_lost_is_no_takeover)
     put_record(LEASE_KEY, record);
     g_usleep(TTL_MS * 1000); /* four beats */
     cr_assert(lease_is_held(lease));
-    cr_assert(lease_assure(lease, &error), "%s", error ? error->message : "");
+    cr_assert(lease_assure(lease, NULL, NULL, &error), "%s", error ? error->message : "");
     lease_release(lease);
     cr_assert_not(exists(LEASE_KEY));
 }
@@ -454,6 +455,65 @@ static int remove_dir(void)
 Test(lease, no_directory_is_removed_under_one_that_may_be_gone)
 {
     change_too_late(remove_dir);
+}
+
+static bool is_impatient(const struct fs_caller *who)
+{
+    return atomic_load((atomic_bool *)who->user);
+}
+
+static atomic_bool patience_is_over;
+
+static void *sync_impatiently(void *file)
+{
+    struct fs_caller who = caller;
+
+    who.interrupted = is_impatient;
+    who.user = &patience_is_over;
+    return GINT_TO_POINTER(fs_fsync(fs, &who, file));
+}
+
+/* The store is silent, and with it the lease is not sure any more. */
+Test(lease, who_waits_for_it_can_be_interrupted)
+{
+    struct store *below = store, *held = held_store_new(below);
+    struct fs_file *files[3];
+    pthread_t threads[3];
+    struct lease *lease;
+    struct stat st;
+    int64_t began;
+    void *error;
+
+    store = held;
+    lease = must_take(true);
+    fs = fs_new(store, &(struct fs_options){.lease = lease, .sync_interval_ms = 60000});
+    for (unsigned i = 0; i < 3; i++) {
+        g_autofree char *name = g_strdup_printf("f%u", i);
+
+        files[i] = create(name, &st);
+        cr_assert_eq(fs_write(fs, &caller, files[i], 0, "x", 1), 0);
+    }
+    held_store_hold(held, STORE_PUT, LEASE_KEY);
+    g_usleep(TTL_MS * 900);
+    for (unsigned i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, sync_impatiently, files[i]);
+    g_usleep(200000);
+    atomic_store(&patience_is_over, true);
+    began = g_get_monotonic_time();
+    for (unsigned i = 0; i < 3; i++) {
+        pthread_join(threads[i], &error);
+        cr_expect_eq(GPOINTER_TO_INT(error), EINTR);
+    }
+    cr_expect_lt(g_get_monotonic_time() - began, 1000000);
+    held_store_release(held);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_expect_eq(fs_fsync(fs, &caller, files[i]), 0);
+        fs_release(fs, files[i]);
+    }
+    fs_free(fs);
+    lease_release(lease);
+    store_unref(held);
+    store = below;
 }
 
 static void leave_unfinished(void)
