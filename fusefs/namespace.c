@@ -286,12 +286,16 @@ static void set_attrs(struct fs *fs, struct inode *inode, const struct stat *to,
 
 int publish_attributes(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
-    unsigned writers;
+    bool is_later, with_bytes;
+    int error = 0;
 
     pthread_mutex_lock(&inode->lock);
-    writers = inode->writers;
+    is_later = inode->writers || inode == fs->root;
+    with_bytes = inode->data_dirty;
     pthread_mutex_unlock(&inode->lock);
-    return writers || inode == fs->root ? 0 : inode_publish(fs, caller, inode);
+    if (!is_later && with_bytes)
+        error = publish_earlier_failures(fs, caller, inode);
+    return is_later || error ? error : inode_publish(fs, caller, inode);
 }
 
 int fs_setattr(struct fs *fs, struct fs_caller *caller, uint64_t ino, const struct stat *to,

@@ -137,3 +137,21 @@ Test(order, a_close_whose_answer_is_an_error_is_done_again_by_the_next)
     fs_release(fs, metadata);
     fs_release(fs, shard);
 }
+
+/* Attributes are saved with the bytes that could not be. */
+Test(order, a_chmod_comes_after_a_close_that_failed_before)
+{
+    struct fs_file *shard = create_shard_whose_close_fails();
+    struct fs_file *metadata = create_with_bytes(".metadata");
+    struct stat to = {.st_mode = 0600}, st;
+
+    cr_assert_eq(fs_flush(fs, &caller, metadata), EIO);
+    fs_release(fs, metadata);
+    fs_release(fs, shard);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, ".metadata", &st), 0);
+    cr_expect_eq(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_MODE, &st), EIO);
+    cr_expect_not(is_in_store(".metadata"), "it is visible before the shard");
+    held_store_fail(store, STORE_PUT, NULL, 0);
+    cr_expect_eq(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_MODE, &st), 0);
+    cr_expect(is_in_store("shard") && is_in_store(".metadata"));
+}
