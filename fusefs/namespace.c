@@ -121,6 +121,7 @@ void forget_name(struct fs *fs, struct inode *inode)
     inode->vanished = true;
     journal_clean(fs, inode);
     pthread_mutex_unlock(&inode->lock);
+    leave_dirty_list(fs, inode);
 }
 
 void forget_version(struct fs *fs, struct inode *inode)
@@ -443,7 +444,6 @@ static int make_now(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino
     if (error) {
         unlearn_parent(fs, inode); /* it may have come to be all the same */
         forget_name(fs, inode);
-        leave_dirty_list(fs, inode);
         inode_unpin(fs, inode);
         return error;
     }

@@ -115,7 +115,6 @@ static void give_up(struct fs *fs, struct inode *inode)
     upload_discard(fs, inode);
     inode->data_dirty = inode->attrs_dirty = false;
     pthread_mutex_unlock(&inode->lock);
-    leave_dirty_list(fs, inode);
     forget_name(fs, inode);
 }
 

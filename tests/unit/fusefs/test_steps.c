@@ -218,3 +218,14 @@ Test(steps, copies_of_a_rename_that_were_not_answered_do_not_stay)
     cr_expect(exists("from/f0") && exists("from/f1") && exists("from/f2"));
     cr_expect(!exists("to/") && !exists("to/f0") && !exists("to/f1") && !exists("to/f2"));
 }
+
+Test(steps, a_directory_that_is_removed_is_not_to_be_saved)
+{
+    struct stat to = {.st_mode = 0700}, st;
+
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), 0);
+    held_store_fail(store, STORE_PUT, "d/", EIO);
+    cr_expect_eq(fs_setattr(fs, &caller, st.st_ino, &to, FS_SET_MODE, &st), EIO);
+    cr_expect_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), 0);
+    cr_expect_eq(g_queue_get_length(&fs->dirty), 0, "it is held for ever");
+}
