@@ -263,6 +263,8 @@ int recover_check(struct recovery *r, struct journal_entry *entry, enum fate *fa
     if (landed && layout_is_saved(&entry->layout) &&
         entry->base_size == layout_size(&entry->layout)) {
         *fate = FATE_DONE;
+    } else if (!(entry->state & JOURNAL_DATA) && !is_base) {
+        *fate = FATE_DONE; /* nothing but attributes, of a file that is another one now */
     } else if (has_unsure_parts(entry)) {
         *why = "some of it was not to be read any more";
         *fate = FATE_LOST;
@@ -276,9 +278,7 @@ int recover_check(struct recovery *r, struct journal_entry *entry, enum fate *fa
         *why = entry->is_cut ? "the journal is damaged" : "it was still being written";
         *fate = FATE_ASIDE;
     }
-    if (*fate == FATE_ASIDE && !(entry->state & JOURNAL_DATA)) {
-        *fate = FATE_DONE; /* nothing but attributes, of a file that is another one now */
-    } else if (*fate == FATE_ASIDE && layout_size(&entry->layout) == 0) {
+    if (*fate == FATE_ASIDE && layout_size(&entry->layout) == 0) {
         *fate = FATE_DONE; /* nothing was written */
     } else if (*fate == FATE_ASIDE && layout_only_in_part(&entry->layout, 0, INT64_MAX)) {
         *why = "it was still being written, and parts of an upload cannot be read";

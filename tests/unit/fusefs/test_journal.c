@@ -787,6 +787,31 @@ Test(journal, a_rewritten_file_is_another_one)
     cr_assert_not(stop());
 }
 
+static void change_the_mode_of_an_open_file(void)
+{
+    struct fs_file *file = create_to_write("f");
+    struct stat to = {.st_mode = 0600}, st;
+
+    write_pattern(file, 3000);
+    must(fs_fsync(fs, &caller, file));
+    must(fs_setattr(fs, &caller, file->inode->ino, &to, FS_SET_MODE, &st));
+}
+
+Test(journal, attributes_of_a_file_that_was_replaced_are_no_loss)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+    crash_after(change_the_mode_of_an_open_file, NULL);
+    start();
+    cr_assert(store_write(store, "f", "theirs", 6, NULL, NULL, NULL));
+    cr_assert(fs_recover(fs, NULL, NULL));
+    g_byte_array_append(bytes, (const guint8 *)"theirs", 6);
+    must_be("f", bytes);
+    must_be("f.recovered", NULL);
+    cr_expect_eq(fs_recovered(fs)->lost->len, 0, "nothing of it was lost");
+    cr_assert_not(stop());
+}
+
 static void write_under_a_long_name(void)
 {
     g_autofree char *name = g_strnfill(250, 'n');
