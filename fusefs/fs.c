@@ -76,17 +76,12 @@ bool fs_has_lost_lease(struct fs *fs)
     return fs->options.lease && !lease_is_held(fs->options.lease);
 }
 
-static bool is_over(void *caller)
-{
-    return is_interrupted(caller);
-}
-
 int fs_assure_lease(struct fs *fs, struct fs_caller *caller, const char *key)
 {
     struct lease *lease = fs->options.lease;
     g_autoptr(GError) why = NULL;
 
-    if (!lease || lease_assure(lease, is_over, caller, &why))
+    if (!lease || lease_assure(lease, caller_is_over, caller, &why))
         return 0;
     if (error_is(why, EINTR))
         return EINTR;

@@ -224,6 +224,7 @@ struct waiter *start_call(struct fs *fs, struct store_call *call);
 int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
                 struct waiter *waiter);
 bool is_interrupted(struct fs_caller *caller);
+bool caller_is_over(void *caller);                   /* the same, for leases */
 bool wait_changed(struct inode *inode, unsigned ms); /* inode->lock held; false: timed out */
 int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                 uint64_t size, const char *etag, GHashTable *metadata, char **new_etag);

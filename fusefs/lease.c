@@ -35,7 +35,7 @@ char *lease_next_body(struct lease *lease)
 
     pthread_mutex_lock(&lease->lock);
     lease->record->beats++;
-    lease->hurry = false;
+    lease->hurry = lease->awaited = false;
     body = lease_record_format(lease->record);
     pthread_mutex_unlock(&lease->lock);
     return body;
@@ -139,7 +139,7 @@ static bool wait_beat(struct lease *lease, int64_t due_ms)
     bool go_on;
 
     pthread_mutex_lock(&lease->lock);
-    while (!lease->stopping && !lease->lost && now_ms() < due_ms) {
+    while (!lease->stopping && !lease->lost && !lease->awaited && now_ms() < due_ms) {
         if (lease->hurry)
             due_ms = MIN(due_ms, now_ms() + COALESCE_MS);
         wait_until(lease, due_ms);
@@ -358,7 +358,8 @@ static int wait_sure(struct lease *lease, bool (*is_over)(void *user), void *use
         if (!error && is_over && is_over(user))
             error = EINTR;
         if (!error) {
-            hurry(lease);
+            lease->awaited = true;
+            pthread_cond_broadcast(&lease->changed);
             wait_until(lease, now_ms() + ASK_MS);
         }
     }
@@ -400,12 +401,14 @@ void lease_remove_upload(struct lease *lease, const char *key, const char *id)
     pthread_mutex_unlock(&lease->lock);
 }
 
-bool lease_add_rename(struct lease *lease, const char *from, const char *to, GError **error)
+bool lease_add_rename(struct lease *lease, const char *from, const char *to,
+                      bool (*is_over)(void *user), void *user, GError **error)
 {
     pthread_mutex_lock(&lease->lock);
     g_ptr_array_add(lease->record->renames, lease_rename_new(from, to));
+    lease->owed_beat = lease->record->beats + 1;
     pthread_mutex_unlock(&lease->lock);
-    if (lease_beat(lease, error))
+    if (lease_assure(lease, is_over, user, error))
         return true;
     lease_remove_rename(lease, from);
     return false;
@@ -413,8 +416,6 @@ bool lease_add_rename(struct lease *lease, const char *from, const char *to, GEr
 
 void lease_remove_rename(struct lease *lease, const char *from)
 {
-    g_autoptr(GError) error = NULL;
-
     pthread_mutex_lock(&lease->lock);
     for (guint i = 0; i < lease->record->renames->len; i++) {
         struct lease_rename *rename = lease->record->renames->pdata[i];
@@ -425,9 +426,8 @@ void lease_remove_rename(struct lease *lease, const char *from)
         }
     }
     lease->owed_beat = lease->record->beats + 1;
+    hurry(lease);
     pthread_mutex_unlock(&lease->lock);
-    if (!lease_beat(lease, &error))
-        log_warning("%s", error->message); /* the next beat says it; see lease_assure */
 }
 
 void lease_settle(struct lease *lease)

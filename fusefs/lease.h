@@ -51,11 +51,13 @@ bool lease_is_held(struct lease *lease);
  * else: the store could not be asked. */
 bool lease_assure(struct lease *lease, bool (*is_over)(void *user), void *user, GError **error);
 
-/* What is under way; at first, what was in the lease that was taken over. Uploads are written down
- * with the next beat, which comes at once; renames before these return. */
+/* What is under way; at first, what was in the lease that was taken over. It is written down with
+ * the next beat, which comes at once; a rename is before lease_add_rename returns (see
+ * lease_assure). */
 void lease_add_upload(struct lease *lease, const char *key, const char *id);
 void lease_remove_upload(struct lease *lease, const char *key, const char *id);
-bool lease_add_rename(struct lease *lease, const char *from, const char *to, GError **error);
+bool lease_add_rename(struct lease *lease, const char *from, const char *to,
+                      bool (*is_over)(void *user), void *user, GError **error);
 void lease_remove_rename(struct lease *lease, const char *from);
 /* All that mounts before this one left is dealt with. */
 void lease_settle(struct lease *lease);

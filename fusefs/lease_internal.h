@@ -23,8 +23,9 @@ struct lease {
     struct lease_record *record;
     int64_t sure_until_ms; /* nobody can have taken it before */
     uint64_t written_beat; /* of the body that was written last */
-    uint64_t owed_beat;    /* of the first body without a rename that has ended */
+    uint64_t owed_beat;    /* of the first body that tells of the renames as they are */
     bool lost, stopping, hurry;
+    bool awaited;          /* somebody waits for the next beat */
     unsigned begun, ended; /* beats of the thread, whatever came of them */
     int error;             /* why the last one failed; 0: it did not */
 };

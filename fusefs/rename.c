@@ -334,9 +334,10 @@ static int rename_closed(struct fs *fs, struct fs_caller *caller, struct inode *
     error = hold_below(fs, caller, dir, &held);
     if (error)
         return error;
-    if (lease && !lease_add_rename(lease, from, to, &why)) {
-        log_error("rename %s to %s: %s", from, to, why->message);
+    if (lease && !lease_add_rename(lease, from, to, caller_is_over, caller, &why)) {
         error = error_errno(why);
+        if (error != EINTR)
+            log_error("rename %s to %s: %s", from, to, why->message);
     } else {
         error = move_directory(fs, caller, dir, target, new_parent, new_name, to);
         if (lease)

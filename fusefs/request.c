@@ -35,6 +35,11 @@ bool is_interrupted(struct fs_caller *caller)
     return caller && caller->interrupted && caller->interrupted(caller);
 }
 
+bool caller_is_over(void *caller)
+{
+    return is_interrupted(caller);
+}
+
 bool wait_changed(struct inode *inode, unsigned ms)
 {
     struct timespec until;

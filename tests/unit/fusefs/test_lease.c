@@ -473,6 +473,47 @@ static void *sync_impatiently(void *file)
     return GINT_TO_POINTER(fs_fsync(fs, &who, file));
 }
 
+static void *move_impatiently(void *user)
+{
+    struct fs_caller who = caller;
+
+    who.interrupted = is_impatient;
+    who.user = &patience_is_over;
+    return GINT_TO_POINTER(fs_rename(fs, &who, FS_ROOT, "d", FS_ROOT, "e", 0));
+}
+
+Test(lease, who_renames_a_directory_can_be_interrupted)
+{
+    struct store *below = store, *held = held_store_new(below);
+    struct lease *lease;
+    pthread_t thread;
+    struct stat st;
+    int64_t began;
+    void *error;
+
+    store = held;
+    lease = must_take(true);
+    fs = fs_new(store, &(struct fs_options){.lease = lease});
+    cr_assert_eq(fs_mkdir(fs, &caller, FS_ROOT, "d", 0755, &st), 0);
+    held_store_hold(held, STORE_PUT, LEASE_KEY);
+    pthread_create(&thread, NULL, move_impatiently, NULL);
+    while (!held_store_waiting(held))
+        g_usleep(1000);
+    atomic_store(&patience_is_over, true);
+    began = g_get_monotonic_time();
+    pthread_join(thread, &error);
+    cr_expect_eq(GPOINTER_TO_INT(error), EINTR);
+    cr_expect_lt(g_get_monotonic_time() - began, 1000000);
+    cr_expect(exists("d/") && !exists("e/"));
+    held_store_release(held);
+    cr_expect_eq(fs_rename(fs, &caller, FS_ROOT, "d", FS_ROOT, "e", 0), 0);
+    fs_free(fs);
+    lease_release(lease);
+    store_unref(held);
+    store = below;
+    cr_expect_not(exists(LEASE_KEY));
+}
+
 /* The store is silent, and with it the lease is not sure any more. */
 Test(lease, who_waits_for_it_can_be_interrupted)
 {
