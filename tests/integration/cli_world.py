@@ -58,12 +58,13 @@ def mounts_below(path):
 
 
 def processes_of(home):
-    """Everything that was started with this DSTACK_HOME."""
-    entry = f"DSTACK_HOME={home}".encode()
+    """Everything that was started with this DSTACK_HOME, or one below it."""
+    entry = f"DSTACK_HOME={home}/".encode()
     found = []
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if entry in (process / "environ").read_bytes().split(b"\0"):
+            values = (process / "environ").read_bytes().split(b"\0")
+            if any((value + b"/").startswith(entry) for value in values):
                 found.append(int(process.name))
         except OSError:
             pass
@@ -117,7 +118,7 @@ class Terminal:
 
 class World:
     def __init__(self, directory):
-        self.home, self.repo = directory / "home", directory / "repo"
+        self.directory, self.home, self.repo = directory, directory / "home", directory / "repo"
         self.remote = None
         (self.repo / ".dstack" / "workflows").mkdir(parents=True)
         (self.repo / "artifacts").mkdir()
@@ -199,12 +200,12 @@ class World:
         assert processes_of(self.home) == []
 
     def clear(self):
-        for pid in processes_of(self.home):
+        for pid in processes_of(self.directory):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        for line in mounts_below(self.home):
+        for line in mounts_below(self.directory):
             subprocess.run(["umount", "-l", line.split()[4]], check=False)
 
 
