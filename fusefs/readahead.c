@@ -168,11 +168,10 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, uint64_t 
 }
 
 /* How far ahead to fetch. A file with several streams is read in pieces (tensors in any order), and
- * what is fetched beyond a piece's end is lost. Half as much as was read in one go, then; and once
- * that is more than the kernel reads of itself:
- * - as far as the last pieces went, which are often alike;
- * - as much as was read, and no farther than the piece's other end: memcpy touches both ends of
- * what it copies before it goes on from one of them. */
+ * what is fetched beyond a piece's end is lost. Half as much as was read in one go, then; once that
+ * is more than the kernel reads of itself, as far as the last pieces went, which are often alike;
+ * and behind their end anew. Never beyond the other end, if there is one, and up to it faster:
+ * memcpy touches both ends of what it copies before it goes on from one of them. */
 static uint64_t next_window(const struct inode *inode, const struct stream *stream,
                             uint64_t window_max)
 {
@@ -180,12 +179,15 @@ static uint64_t next_window(const struct inode *inode, const struct stream *stre
     uint64_t left = stream->is_down ? stream->low - MIN(stream->other_end, stream->low)
                                     : MAX(stream->other_end, stream->high) - stream->high;
 
-    if (inode->streams.length == 1)
+    if (inode->streams.length == 1 && stream->begin == 0)
         return CLAMP(stream->window * 2, SEGMENT_MIN, window_max);
     if (read <= PIECE_MIN)
         return CLAMP(MIN(stream->window * 2, read / 2), SEGMENT_MIN, window_max);
-    most = MAX(left ? read : read / 2, MAX(piece, read) - read);
-    return MIN(left ? MIN(most, left) : most, window_max);
+    if (piece && read < piece + PIECE_MIN)
+        most = MAX(piece, read) - read;
+    else
+        most = left ? read - piece : (read - piece) / 2;
+    return CLAMP(left ? MIN(most, left) : most, SEGMENT_MIN, window_max);
 }
 
 /* The reader went on: widen, and let go of what it has left behind. */

@@ -201,7 +201,7 @@ static void copy_slabs(bool down)
     GRand *random = g_rand_new_with_seed(3);
 
     put_large("x", SLABS * SLAB_MIB);
-    open_small(256 * MIB);
+    open_small(1024ull * MIB); /* enough to keep all that is fetched ahead */
     faulty_store_delay(counted, 2);
     file = open_file("x");
     for (unsigned i = 0; i < SLABS; i++)
