@@ -377,9 +377,9 @@ void inode_mark_dirty(struct fs *fs, struct inode *inode); /* inode->lock held *
 
 /* --- upload.c --- */
 uint64_t fs_max_upload_bytes(struct fs *fs); /* what the store's number of parts is enough for */
-/* How much of an object of SIZE bytes the store copies in one part; the last one is at most twice
- * as long. */
-uint64_t copy_step(struct fs *fs, uint64_t size);
+/* How much the store copies in the next part, of LEFT bytes of an object of SIZE: several parts, as
+ * stores copy those at once, and about equal ones. */
+uint64_t copied_part_bytes(struct fs *fs, uint64_t size, uint64_t left);
 /* INODE's upload has few numbers left. inode->lock held. */
 bool upload_is_full(struct fs *fs, const struct inode *inode);
 void upload_begun(struct fs *fs, const struct store_call *begin); /* for who finds it unfinished */

@@ -160,7 +160,7 @@ static int wait_range(struct fs *fs, struct fs_caller *caller, GQueue *sending,
 static int copy_ranges(struct fs *fs, struct fs_caller *caller, const char *from, uint64_t size,
                        const char *etag, struct store_call *commit)
 {
-    uint64_t step = copy_step(fs, size), offset = 0;
+    uint64_t offset = 0;
     GQueue sending = G_QUEUE_INIT;
     int error = 0;
 
@@ -173,7 +173,7 @@ static int copy_ranges(struct fs *fs, struct fs_caller *caller, const char *from
         part->source_key = g_strdup(from);
         part->if_match = g_strdup(etag);
         part->offset = offset;
-        part->length = size - offset < 2 * step ? size - offset : step;
+        part->length = copied_part_bytes(fs, size, size - offset);
         offset += part->length;
         range->call = part;
         range->waiter = start_call(fs, part);

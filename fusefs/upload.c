@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define ZEROS_BYTES (64 * 1024)
-#define COPY_STEP   (1ull << 30)
+#define COPY_STEP   (256ull << 20)
 
 static const uint8_t zeros[ZEROS_BYTES];
 
@@ -41,11 +41,13 @@ uint64_t fs_max_upload_bytes(struct fs *fs)
     return MIN(bytes, caps->max_object_bytes);
 }
 
-uint64_t copy_step(struct fs *fs, uint64_t size)
+uint64_t copied_part_bytes(struct fs *fs, uint64_t size, uint64_t left)
 {
     const struct store_caps *caps = store_caps(fs->store);
+    uint64_t step = MIN(MAX(COPY_STEP, size / (caps->max_parts / 4)), caps->max_part_bytes / 2);
+    uint64_t parts = MAX((left + step / 2) / step, 1);
 
-    return MIN(MAX(COPY_STEP, size / (caps->max_parts / 4)), caps->max_part_bytes / 2);
+    return (left + parts - 1) / parts;
 }
 
 bool upload_is_full(struct fs *fs, const struct inode *inode)
@@ -256,12 +258,9 @@ static uint64_t copyable_prefix(struct fs *fs, struct inode *inode)
 static void add_copied_parts(struct fs *fs, struct inode *inode, struct upload *upload,
                              uint64_t end)
 {
-    uint64_t step = copy_step(fs, end);
-
     while (upload->end < end) {
-        uint64_t left = end - upload->end;
-        struct part *part =
-            part_new(upload, inode, upload->end, upload->end + (left < 2 * step ? left : step));
+        uint64_t bytes = copied_part_bytes(fs, end, end - upload->end);
+        struct part *part = part_new(upload, inode, upload->end, upload->end + bytes);
 
         part->copied = true;
     }

@@ -64,7 +64,7 @@ static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t
                           unsigned number, uint64_t grain, bool *copied)
 {
     const struct store_caps *caps = store_caps(fs->store);
-    uint64_t size = layout_size(snapshot), step = copy_step(fs, size);
+    uint64_t size = layout_size(snapshot);
     unsigned index = layout_find(snapshot, start);
     uint64_t end = start, most = most_bytes(fs, layout_at(snapshot, index), number);
 
@@ -76,7 +76,7 @@ static uint64_t plan_part(struct fs *fs, const struct layout *snapshot, uint64_t
 
         if (copyable && end == start) {
             *copied = true;
-            return extent->end - start < 2 * step ? extent->end : start + step;
+            return start + copied_part_bytes(fs, size, extent->end - start);
         }
         if (copyable && end - start >= caps->min_part_bytes)
             return end;
