@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LOOK_AGAIN_MS = 20, EXEC_TRIES = 100, EXEC_TRY_US = 1000, BARE_TIMES = 3 };
+enum { LOOK_AGAIN_MS = 20, EXEC_TRIES = 100, EXEC_TRY_US = 300, BARE_TIMES = 8 };
 
 static bool read_proc(pid_t pid, const char *file, char **data, gsize *size)
 {
@@ -29,22 +29,24 @@ static bool has_program(pid_t pid)
 }
 
 /* A process in the middle of execve(2) has neither arguments nor environment for an instant; one
- * that was started without an environment has arguments each time. */
+ * that was started without an environment has arguments each time it is looked at. */
 static bool read_environment(pid_t pid, char **data, gsize *size)
 {
     unsigned bare = 0;
 
-    for (int i = 0; i < EXEC_TRIES && bare < BARE_TIMES; i++) {
+    for (unsigned i = 0; i < EXEC_TRIES && bare < BARE_TIMES; i++) {
         g_autofree char *arguments = NULL;
         gsize length;
 
+        if (i)
+            g_usleep(EXEC_TRY_US * (1 + i % BARE_TIMES)); /* out of step with whatever it does */
         g_clear_pointer(data, g_free);
-        if (!read_proc(pid, "environ", data, size))
+        if (!read_proc(pid, "cmdline", &arguments, &length) ||
+            !read_proc(pid, "environ", data, size))
             return false;
-        if (*size || !has_program(pid) || !read_proc(pid, "cmdline", &arguments, &length))
+        if (*size || !has_program(pid))
             return true;
         bare += length > 0;
-        g_usleep(EXEC_TRY_US);
     }
     return true;
 }
