@@ -177,6 +177,8 @@ void inode_publish_end(struct fs *fs, struct inode *inode)
     pthread_mutex_lock(&inode->lock);
     inode->publishing = false;
     inode->version++;
+    if (journal_tells_of(inode) && !inode_is_dirty(inode))
+        journal_clean(fs, inode); /* told anew of, where its turn was held for a new name */
     staged = inode_end_vanished(fs, inode);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);

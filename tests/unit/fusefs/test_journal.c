@@ -660,6 +660,21 @@ static void *rename_directory(void *user)
     return NULL;
 }
 
+/* It is saved with the rename, and not to be saved under its new name. */
+Test(journal, nothing_is_left_of_a_new_file_whose_directory_moved)
+{
+    struct fs_file *file;
+    struct stat st;
+
+    start();
+    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
+    must(fs_create(fs, &caller, st.st_ino, "f", 0644, O_RDWR, &file, &st));
+    rename_directory(NULL);
+    must(fs_flush(fs, &caller, file));
+    fs_release(fs, file);
+    cr_assert_not(stop());
+}
+
 /* A directory whose files are copied, but not yet deleted where they were; and written to. */
 static void be_killed_while_a_directory_moves(void)
 {
