@@ -69,13 +69,11 @@ void streams_drop(struct inode *inode)
 void streams_trim(struct inode *inode)
 {
     int64_t now = now_ms();
-    guint before = inode->streams.length;
     struct stream *last;
 
     while ((last = g_queue_peek_tail(&inode->streams)) && now - last->used_ms > IDLE_MS)
         g_free(g_queue_pop_tail(&inode->streams));
-    if (inode->streams.length < before)
-        segments_prune(inode, is_wanted);
+    segments_prune(inode, is_wanted); /* those too that were still fetched the last time */
 }
 
 /* The kernel reads ahead, and around a page of a mapping, in several requests at once, which arrive

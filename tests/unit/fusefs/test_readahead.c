@@ -2,6 +2,7 @@
  * none waits for ever. */
 #include "tests/unit/fusefs/fixture.h"
 
+#include "fusefs/fs_internal.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/held_store.h"
 
@@ -243,4 +244,33 @@ Test(readahead, what_failed_ahead_is_fetched_again)
     }
     fs_release(fs, file);
     close_small();
+}
+
+/* What was still fetched when its reader's stream was given up gives way too, once it is there. */
+Test(readahead, what_nobody_waits_for_any_more_gives_way)
+{
+    struct fs_options options = {.budget_bytes = 64 * MIB};
+    struct store *held = held_store_new(store);
+    struct fs_file *file;
+
+    put_large("x", 64);
+    fs = fs_new(held, &options);
+    file = open_file("x");
+    for (unsigned i = 0; i < 4; i++)
+        expect_range(file, (uint64_t)i * MIB, MIB);
+    held_store_hold(held, STORE_GET, NULL);
+    expect_range(file, 4 * MIB, MIB);
+    expect_range(file, 5 * MIB, MIB);
+    cr_assert_gt(held_store_waiting(held), 0);
+    g_usleep(500000); /* nobody reads on */
+    make_room(fs);
+    held_store_release(held);
+    for (unsigned i = 0; i < 100 && budget_used_bytes(fs->budget); i++) {
+        make_room(fs);
+        g_usleep(20000);
+    }
+    cr_assert_eq(budget_used_bytes(fs->budget), 0);
+    fs_release(fs, file);
+    fs_free(fs);
+    store_unref(held);
 }
