@@ -675,8 +675,8 @@ Test(journal, nothing_is_left_of_a_new_file_whose_directory_moved)
     cr_assert_not(stop());
 }
 
-/* A directory whose files are copied, but not yet deleted where they were; and written to. */
-static void be_killed_while_a_directory_moves(void)
+/* In a directory whose files are copied, but not yet deleted where they were. */
+static struct fs_file *open_in_moving_directory(void)
 {
     struct fs_file *file;
     pthread_t thread;
@@ -690,7 +690,12 @@ static void be_killed_while_a_directory_moves(void)
     pthread_create(&thread, NULL, rename_directory, NULL);
     while (!held_store_waiting(store))
         g_usleep(1000);
-    must(fs_write(fs, &caller, file, 6, "second", 6));
+    return file;
+}
+
+static void be_killed_while_a_directory_moves(void)
+{
+    must(fs_write(fs, &caller, open_in_moving_directory(), 6, "second", 6));
 }
 
 Test(journal, a_file_goes_along_with_its_directory)
@@ -712,18 +717,9 @@ Test(journal, a_file_goes_along_with_its_directory)
 /* The same, but bytes that were there before are changed, and not all of them; with an fsync. */
 static void be_killed_while_a_directory_moves_with_a_rewrite(void)
 {
-    struct fs_file *file;
-    pthread_t move, sync;
-    struct stat st;
+    struct fs_file *file = open_in_moving_directory();
+    pthread_t sync;
 
-    must(fs_mkdir(fs, &caller, FS_ROOT, "old", 0755, &st));
-    must(fs_create(fs, &caller, st.st_ino, "f", 0644, O_WRONLY, &file, &st));
-    must(fs_write(fs, &caller, file, 0, "first ", 6));
-    must(fs_fsync(fs, &caller, file));
-    held_store_hold(store, STORE_DELETE_MANY, NULL);
-    pthread_create(&move, NULL, rename_directory, NULL);
-    while (!held_store_waiting(store))
-        g_usleep(1000);
     must(fs_write(fs, &caller, file, 1, "IRS", 3));
     pthread_create(&sync, NULL, fsync_file, file);
     g_usleep(100000);
