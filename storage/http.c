@@ -108,9 +108,11 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
                            CURLcode code)
 {
     bool is_late = g_get_monotonic_time() >= transfer->deadline_us;
+    /* CODE is of the last sending; curl may have sent before (on_send). */
+    bool was_sent = transfer->sendings > 0 || !http_retry_is_unreached(code);
     g_autofree char *why = NULL;
 
-    if (!http_retry_is_unreached(code))
+    if (was_sent)
         transfer->unreached = false;
     why = http_transfer_why(transfer, code);
     detach(thread, transfer);
@@ -119,7 +121,7 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
         return;
     }
     if (!is_late && try_later(thread, transfer)) {
-        transfer->request->maybe_landed |= !http_retry_is_unreached(code);
+        transfer->request->maybe_landed |= was_sent;
         return;
     }
     fail(transfer, transfer->unreached ? EHOSTUNREACH : ETIMEDOUT, why);

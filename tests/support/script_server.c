@@ -24,6 +24,7 @@ struct script_server {
 
     pthread_mutex_t lock;
     bool stop;              /* guarded by lock, like what follows */
+    unsigned away_ms;       /* nobody is to listen for so long */
     GPtrArray *connections; /* struct script_connection */
     GPtrArray *heads;       /* char*, one a request */
 };
@@ -142,6 +143,27 @@ void script_reset(struct script_exchange *exchange)
     exchange->private->is_over = true;
 }
 
+static unsigned away_ms(struct script_server *server)
+{
+    unsigned ms;
+
+    pthread_mutex_lock(&server->lock);
+    ms = server->away_ms;
+    pthread_mutex_unlock(&server->lock);
+    return ms;
+}
+
+void script_leave(struct script_exchange *exchange, unsigned ms)
+{
+    struct script_server *server = exchange->private->server;
+
+    pthread_mutex_lock(&server->lock);
+    server->away_ms = ms;
+    pthread_mutex_unlock(&server->lock);
+    while (away_ms(server))
+        g_usleep(1000);
+}
+
 /* --- heads --- */
 
 static char *header_of(const char *head, const char *name)
@@ -243,16 +265,46 @@ static void accept_one(struct script_server *server, int fd)
     pthread_mutex_unlock(&server->lock);
 }
 
+/* On PORT, or one that is free. */
+static void start_listening(struct script_server *server, unsigned port)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    int on = 1;
+
+    server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(server->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    g_assert(bind(server->listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+             listen(server->listener, 64) == 0 &&
+             getsockname(server->listener, (struct sockaddr *)&address, &size) == 0);
+    server->port = ntohs(address.sin_port);
+}
+
+static void be_away(struct script_server *server)
+{
+    unsigned ms = away_ms(server);
+
+    fd_close(&server->listener);
+    pthread_mutex_lock(&server->lock);
+    server->away_ms = 0;
+    pthread_mutex_unlock(&server->lock);
+    g_usleep(ms * 1000);
+    start_listening(server, server->port);
+}
+
 static void *accept_all(void *user)
 {
     struct script_server *server = user;
-    struct pollfd item = {server->listener, POLLIN, 0};
 
     while (!is_stopped(server)) {
+        struct pollfd item = {server->listener, POLLIN, 0};
         int fd = poll(&item, 1, POLL_MS) > 0 ? accept(server->listener, NULL, NULL) : -1;
 
         if (fd >= 0)
             accept_one(server, fd);
+        if (away_ms(server))
+            be_away(server);
     }
     return NULL;
 }
@@ -260,8 +312,6 @@ static void *accept_all(void *user)
 struct script_server *script_server_start(SSL_CTX *context, script_answerer *answer, void *user)
 {
     struct script_server *server = g_new0(struct script_server, 1);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
 
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to sockets that were closed */
     server->context = context;
@@ -270,12 +320,8 @@ struct script_server *script_server_start(SSL_CTX *context, script_answerer *ans
     server->connections = g_ptr_array_new_with_free_func(g_free);
     server->heads = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&server->lock, NULL);
-    server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    g_assert(bind(server->listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-             listen(server->listener, 64) == 0 &&
-             getsockname(server->listener, (struct sockaddr *)&address, &size) == 0 &&
-             pthread_create(&server->thread, NULL, accept_all, server) == 0);
-    server->port = ntohs(address.sin_port);
+    start_listening(server, 0);
+    g_assert(pthread_create(&server->thread, NULL, accept_all, server) == 0);
     return server;
 }
 

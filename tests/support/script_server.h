@@ -51,4 +51,6 @@ void script_send_text(struct script_exchange *exchange, const char *text);
 void script_wait(struct script_exchange *exchange, unsigned ms); /* ends early at the stop */
 void script_close(struct script_exchange *exchange);             /* politely, after this answer */
 void script_reset(struct script_exchange *exchange);             /* with a RST, at once */
+/* From its return on nobody listens, for MS milliseconds; connections that are open go on. */
+void script_leave(struct script_exchange *exchange, unsigned ms);
 char *script_header(const struct script_exchange *exchange, const char *name);

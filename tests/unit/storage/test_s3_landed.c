@@ -17,6 +17,7 @@ struct one_object {
     unsigned puts;
     unsigned head_status; /* of the look; 0: as it is */
     char *begun_id;
+    bool leaves; /* when the first answer is lost, nobody listens for a while */
 };
 
 static struct one_object object;
@@ -46,13 +47,21 @@ static void answer_head(struct script_exchange *exchange)
     script_answer(exchange, object.exists ? 200 : 404, headers, "");
 }
 
+static void lose_answer(struct script_exchange *exchange)
+{
+    if (object.leaves)
+        script_leave(exchange, 300);
+    object.leaves = false;
+    script_reset(exchange);
+}
+
 /* The first PUT is carried out and its answer lost; later ones meet the condition. */
 static void answer_put(struct script_exchange *exchange)
 {
     if (object.puts++ == 0) {
         script_read_body(exchange, UINT64_MAX);
         land(exchange);
-        script_reset(exchange);
+        lose_answer(exchange);
         return;
     }
     script_answer(exchange, 412, NULL,
@@ -62,6 +71,10 @@ static void answer_put(struct script_exchange *exchange)
 static void answer_upload(struct script_exchange *exchange)
 {
     if (g_str_has_suffix(exchange->target, "?uploads=")) {
+        if (object.leaves) {
+            lose_answer(exchange);
+            return;
+        }
         object.begun_id = script_header(exchange, WRITE_ID);
         script_answer(exchange, 200, NULL,
                       "<InitiateMultipartUploadResult><UploadId>u1</UploadId>"
@@ -93,7 +106,7 @@ static void answer(struct script_exchange *exchange, void *user)
 
 static void setup(void)
 {
-    struct store_options options = {.deadline_ms = 5000};
+    struct store_options options = {.deadline_ms = 5000, .threads = 1};
 
     pthread_mutex_init(&object.lock, NULL);
     server = script_server_start(NULL, answer, NULL);
@@ -216,4 +229,31 @@ Test(s3_landed, a_commit_that_was_overtaken)
     object.is_somebody_elses = true;
     cr_assert_not(commit(&error));
     cr_assert(error_is(error, ENOENT), "%s", error->message);
+}
+
+/* curl sends once more by itself when a kept-alive connection ends without an answer. That nobody
+ * can be reached then says nothing of the first sending. */
+static void keep_a_connection(void)
+{
+    cr_assert_not(store_head(store, "other", &(struct store_object){0}, NULL));
+    object.leaves = true;
+}
+
+Test(s3_landed, ours_when_nobody_could_be_reached_again)
+{
+    g_autoptr(GError) error = NULL;
+
+    keep_a_connection();
+    cr_assert(store_write(store, "lease", "bytes", 5, "", NULL, &error), "%s",
+              error ? error->message : "");
+}
+
+Test(s3_landed, an_upload_may_be_begun_twice_when_nobody_could_be_reached_again)
+{
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, "large");
+    g_autoptr(GError) error = NULL;
+
+    keep_a_connection();
+    cr_assert(store_run(store, begin, &error), "%s", error ? error->message : "");
+    cr_expect(begin->maybe_twice);
 }
