@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define REOPEN_MS 50
-
 /* An open asks the store, so that who opens a file after another client closed it sees what that
  * one wrote; unless the user said that things may be believed for long. */
 static unsigned open_ttl_ms(struct fs *fs)
@@ -33,15 +31,18 @@ static struct fs_file *file_new(struct inode *inode, int flags)
 }
 
 /* A handle of INODE, unless its name goes meanwhile to another file and nobody else has it open:
- * its bytes are gone then. The kernel answers ESTALE by looking the name up and opening once more,
- * and once only: the next to take a name away lets it (await_reopening). */
+ * its bytes are gone then. The kernel opens once more (reopen.h). */
 static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inode, int flags,
                      struct fs_file **file, bool *keep_cache)
 {
+    bool is_late = false;
     int error = 0;
 
     pthread_mutex_lock(&inode->lock);
     while (!error && inode->vanished && inode->publishing && !inode->handles) {
+        if (!is_late)
+            reopens_add(fs->reopens, caller->task); /* before the next name goes */
+        is_late = true;
         wait_changed(inode, 100);
         error = is_interrupted(caller) ? EINTR : 0;
     }
@@ -53,7 +54,10 @@ static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inod
         inode->grown = false;
     }
     pthread_mutex_unlock(&inode->lock);
-    atomic_store(&fs->reopen_until_ms, error == ESTALE ? now_ms() + REOPEN_MS : 0);
+    if (error == ESTALE && !is_late)
+        reopens_add(fs->reopens, caller->task);
+    else if (error != ESTALE)
+        reopens_end(fs->reopens, caller->task);
     return error;
 }
 

@@ -57,6 +57,7 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     init_lock(&fs->notes_lock, NULL);
     fs->complaints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     fs->lost_uploads = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    fs->reopens = reopens_new();
     g_queue_init(&fs->dirty);
     g_queue_init(&fs->cold);
     fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
@@ -208,6 +209,7 @@ void fs_free(struct fs *fs)
     budget_free(fs->budget);
     g_hash_table_unref(fs->complaints);
     g_hash_table_unref(fs->lost_uploads);
+    reopens_free(fs->reopens);
     g_ptr_array_unref(fs->recovered.aside);
     g_ptr_array_unref(fs->recovered.lost);
     g_free(fs->owner);

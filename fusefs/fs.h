@@ -47,6 +47,7 @@ struct fs_options {
 struct fs_caller {
     uid_t uid;
     gid_t gid;
+    pid_t task;                                          /* the thread's id; 0: not known */
     bool (*interrupted)(const struct fs_caller *caller); /* NULL: never */
     void *user;
     int64_t began_ms; /* of the call, by the monotonic clock */

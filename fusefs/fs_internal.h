@@ -14,6 +14,7 @@
 #include "fusefs/layout.h"
 #include "fusefs/lease.h"
 #include "fusefs/record.h"
+#include "fusefs/reopen.h"
 #include "fusefs/staged.h"
 #include "storage/file_attrs.h"
 #include <pthread.h>
@@ -166,7 +167,7 @@ struct fs {
     struct index_keeper *index;        /* index_keeper.c; NULL: indexes are not written */
     _Atomic(struct cold *) forgetting; /* cold.c; NULL: the kernel is not asked to forget */
 
-    atomic_llong reopen_until_ms; /* somebody whose open came too late opens once more */
+    struct reopens *reopens; /* opens that came too late, and will be tried once more */
     struct fs_recovered recovered;
     atomic_bool draining;
     pthread_t publishers[4];

@@ -76,6 +76,7 @@ static struct fs_caller caller_of(fuse_req_t req)
 
     return (struct fs_caller){.uid = ctx->uid,
                               .gid = ctx->gid,
+                              .task = ctx->pid,
                               .interrupted = request_interrupted,
                               .user = req,
                               .began_ms = g_get_monotonic_time() / 1000};

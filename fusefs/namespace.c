@@ -225,14 +225,33 @@ int find_child(struct fs *fs, struct fs_caller *caller, uint64_t parent_ino, con
     return error;
 }
 
+/* Whether the name of INODE, which was just found, may be going away. */
+static bool is_busy(struct inode *inode)
+{
+    bool busy;
+
+    pthread_mutex_lock(&inode->lock);
+    busy = inode->publishing;
+    if (busy)
+        wait_changed(inode, 10);
+    pthread_mutex_unlock(&inode->lock);
+    return busy;
+}
+
 int fs_lookup(struct fs *fs, struct fs_caller *caller, uint64_t parent, const char *name,
               struct stat *st)
 {
     struct inode *child;
     int error = find_child(fs, caller, parent, name, &child);
 
-    if (error)
+    while (!error && reopens_expect_task(fs->reopens, caller->task) && is_busy(child)) {
+        inode_unpin(fs, child);
+        error = is_interrupted(caller) ? EINTR : find_child(fs, caller, parent, name, &child);
+    }
+    if (error) {
+        reopens_end(fs->reopens, caller->task);
         return error;
+    }
     inode_stat(child, st);
     pthread_mutex_lock(&fs->lock);
     child->lookups++;

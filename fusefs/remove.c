@@ -4,11 +4,32 @@
 #include <errno.h>
 #include <string.h>
 
-/* Who was told to open once more is let, before another name goes (see file_join). */
-static void await_reopening(struct fs *fs, struct fs_caller *caller)
+static bool must_wait(struct fs *fs, struct fs_caller *caller)
 {
-    while (now_ms() < atomic_load(&fs->reopen_until_ms) && !is_interrupted(caller))
-        g_usleep(1000);
+    return reopens_expect_any(fs->reopens) && !is_interrupted(caller);
+}
+
+/* INODE's turn to publish, at a time when nobody is about to open once more (reopen.h): who is may
+ * need that turn. */
+static int hold_name(struct fs *fs, struct fs_caller *caller, struct inode *inode)
+{
+    bool is_open;
+    int error = 0;
+
+    for (;;) {
+        while (must_wait(fs, caller))
+            g_usleep(1000);
+        pthread_mutex_lock(&inode->lock);
+        is_open = inode->handles > 0;
+        pthread_mutex_unlock(&inode->lock);
+        if (is_open)
+            error = inode_refresh_whole(fs, caller, inode); /* it may have to be written back */
+        if (!error)
+            error = inode_publish_hold(fs, caller, inode, true);
+        if (error || !must_wait(fs, caller))
+            return error;
+        inode_publish_end(fs, inode);
+    }
 }
 
 /* INODE is about to lose its name. While somebody has it open, its bytes move aside, to a staged
@@ -20,16 +41,8 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     g_autofree char *key = NULL, *etag = NULL, *new_etag = NULL;
     uint64_t size;
     bool move;
-    int error = 0;
+    int error = hold_name(fs, caller, inode);
 
-    await_reopening(fs, caller);
-    pthread_mutex_lock(&inode->lock);
-    move = inode->handles > 0;
-    pthread_mutex_unlock(&inode->lock);
-    if (move)
-        error = inode_refresh_whole(fs, caller, inode); /* it may have to be written back */
-    if (!error)
-        error = inode_publish_hold(fs, caller, inode, true);
     if (error)
         return error;
     pthread_mutex_lock(&inode->lock);

@@ -1,0 +1,101 @@
+#include "fusefs/reopen.h"
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define EXPECTED_MAX 64 /* at a time; more are told, but not waited for */
+
+struct expected {
+    pid_t task;
+    int64_t until_us;
+};
+
+struct reopens {
+    pthread_mutex_t lock;
+    struct expected expected[EXPECTED_MAX];
+    atomic_uint count; /* read without the lock: almost always there is nobody */
+};
+
+struct reopens *reopens_new(void)
+{
+    struct reopens *reopens = g_new0(struct reopens, 1);
+
+    pthread_mutex_init(&reopens->lock, NULL);
+    return reopens;
+}
+
+void reopens_free(struct reopens *reopens)
+{
+    pthread_mutex_destroy(&reopens->lock);
+    g_free(reopens);
+}
+
+static void drop(struct reopens *reopens, unsigned i)
+{
+    reopens->expected[i] = reopens->expected[--reopens->count];
+}
+
+static bool drop_task(struct reopens *reopens, pid_t task)
+{
+    for (unsigned i = 0; i < reopens->count; i++)
+        if (reopens->expected[i].task == task) {
+            drop(reopens, i);
+            return true;
+        }
+    return false;
+}
+
+void reopens_add(struct reopens *reopens, pid_t task)
+{
+    pthread_mutex_lock(&reopens->lock);
+    if (!drop_task(reopens, task) && reopens->count < EXPECTED_MAX)
+        reopens->expected[reopens->count++] =
+            (struct expected){task, g_get_monotonic_time() + REOPEN_MS * 1000};
+    pthread_mutex_unlock(&reopens->lock);
+}
+
+void reopens_end(struct reopens *reopens, pid_t task)
+{
+    if (!reopens->count)
+        return;
+    pthread_mutex_lock(&reopens->lock);
+    drop_task(reopens, task);
+    pthread_mutex_unlock(&reopens->lock);
+}
+
+static void drop_overdue(struct reopens *reopens)
+{
+    int64_t now_us = g_get_monotonic_time();
+
+    for (unsigned i = reopens->count; i-- > 0;)
+        if (reopens->expected[i].until_us <= now_us)
+            drop(reopens, i);
+}
+
+bool reopens_expect_task(struct reopens *reopens, pid_t task)
+{
+    bool is_expected = false;
+
+    if (!reopens->count)
+        return false;
+    pthread_mutex_lock(&reopens->lock);
+    drop_overdue(reopens);
+    for (unsigned i = 0; i < reopens->count; i++)
+        is_expected = is_expected || reopens->expected[i].task == task;
+    pthread_mutex_unlock(&reopens->lock);
+    return is_expected;
+}
+
+bool reopens_expect_any(struct reopens *reopens)
+{
+    bool is_any;
+
+    if (!reopens->count)
+        return false;
+    pthread_mutex_lock(&reopens->lock);
+    drop_overdue(reopens);
+    is_any = reopens->count > 0;
+    pthread_mutex_unlock(&reopens->lock);
+    return is_any;
+}
