@@ -204,6 +204,9 @@ bool store_list(struct store *store, const char *prefix, bool delimiter, store_e
 /* Deletes every object below PREFIX, in batches. COUNT (may be NULL) is how many. */
 bool store_delete_prefix(struct store *store, const char *prefix, uint64_t *count, GError **error);
 
+/* Aborts every upload to a key below PREFIX: nobody writes there any more. */
+bool store_abort_uploads(struct store *store, const char *prefix, GError **error);
+
 /* --- stores --- */
 struct store_options {
     const char *endpoint; /* S3: http[s]://host[:port]; NULL: AWS */

@@ -183,6 +183,29 @@ bool store_delete_prefix(struct store *store, const char *prefix, uint64_t *coun
     return true;
 }
 
+bool store_abort_uploads(struct store *store, const char *prefix, GError **error)
+{
+    g_autofree char *token = NULL;
+
+    do {
+        g_autoptr(StoreCall) page = store_call_new(STORE_UPLOADS, prefix);
+
+        page->token = g_steal_pointer(&token);
+        if (!store_run(store, page, error))
+            return false;
+        for (guint i = 0; i < page->uploads->len; i++) {
+            const struct store_upload *upload = page->uploads->pdata[i];
+            g_autoptr(StoreCall) call = store_call_new(STORE_ABORT, upload->key);
+
+            call->upload_id = g_strdup(upload->upload_id);
+            if (!store_run(store, call, error))
+                return false;
+        }
+        token = g_strdup(page->next_token);
+    } while (token);
+    return true;
+}
+
 bool store_check(struct store *store, GError **error)
 {
     g_autoptr(StoreCall) call = store_call_new(STORE_LIST, "");

@@ -125,5 +125,6 @@ bool cache_prune(struct store *root, const char *repo, const char *workflow, uin
 {
     g_autofree char *prefix = workflow_prefix(repo, workflow);
 
-    return store_delete_prefix(root, prefix, count, error);
+    return store_abort_uploads(root, prefix, error) &&
+           store_delete_prefix(root, prefix, count, error);
 }

@@ -1,5 +1,6 @@
 #include "runner/run/kept.h"
 #include "config/error.h"
+#include "config/log.h"
 #include "runner/job/left_over.h"
 #include "runner/run/run_store.h"
 #include "runner/submit/code.h"
@@ -30,12 +31,17 @@ static bool release(struct store *root, const char *repo, const char *run, bool 
                     uint64_t *count, GError **error)
 {
     g_autofree char *prefix = keys_artifacts(repo, run);
+    g_autoptr(GError) why = NULL;
     bool has_run;
 
     if (!run_store_has(root, repo, run, &has_run, error) ||
         !is_tagged(root, repo, run, tagged, error))
         return false;
-    return has_run || *tagged || store_delete_prefix(root, prefix, count, error);
+    if (has_run || *tagged)
+        return true;
+    if (!store_abort_uploads(root, prefix, &why)) /* of a mount that ended badly */
+        log_warning("uploads that were not finished may stay below %s: %s", prefix, why->message);
+    return store_delete_prefix(root, prefix, count, error);
 }
 
 static char **paths_of_run(const struct run *run)

@@ -57,6 +57,22 @@ Test(kept, artifacts_stay_until_the_last_tag_goes)
     cr_assert_not(has(root, ARTIFACT));
 }
 
+/* A mount that was killed leaves them to the next one, which never comes. */
+Test(kept, uploads_that_were_not_finished_go_with_the_artifacts)
+{
+    g_autoptr(Store) root = memory_store_new();
+    g_autoptr(Run) run = add_run(root, "a-1", RUN_FAILED), other = add_run(root, "a-2", RUN_FAILED);
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, "artifacts/demo/a-1/output/large"),
+                         beside = store_call_new(STORE_BEGIN, "artifacts/demo/a-2/output/large");
+    bool tagged;
+
+    cr_assert(store_run(root, begin, NULL) && store_run(root, beside, NULL));
+    cr_assert(kept_remove_run(root, "demo", "a-1", &tagged, NULL));
+    cr_expect_eq(memory_store_uploads(root), 1);
+    cr_assert(kept_remove_run(root, "demo", "a-2", &tagged, NULL));
+    cr_expect_eq(memory_store_uploads(root), 0);
+}
+
 Test(kept, a_tag_that_moves_lets_go_of_what_nothing_else_keeps)
 {
     g_autoptr(Store) root = memory_store_new();
