@@ -25,6 +25,8 @@
 #define FAULT_BYTES       (2ull << 20) /* what the kernel reads around a page of a mapping, in... */
 #define FAULT_READ_BYTES  (FAULT_BYTES / 4) /* ...requests of this size or more, in any order */
 #define PIECE_MIN         (4ull << 20)
+#define IN_ORDER_MIN      (16ull << 20) /* a place where so much was read, and to which... */
+#define IN_ORDER_AFTER    2   /* ...the reader came back so often, is where it reads everything */
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
 #define STREAMS_MAX       16
@@ -38,8 +40,9 @@ struct stream {
     uint64_t from, to;  /* what is kept for it */
     uint64_t other_end; /* where the reader was before, or went since: of a piece, perhaps */
     uint64_t window, segment_bytes;
-    unsigned run; /* reads that continued it */
-    bool is_down; /* the last of them went on below the others */
+    unsigned run;     /* reads that continued it */
+    unsigned returns; /* of a reader that was elsewhere, and went on where it had left */
+    bool is_down;     /* the last of them went on below the others */
     int64_t used_ms;
 };
 
@@ -118,6 +121,8 @@ static void arrive(struct inode *inode, struct stream *stream, uint64_t offset, 
     stream->used_ms = now_ms();
     if (last == stream)
         return;
+    if (place == ONWARDS && went_bytes(stream) > IN_ORDER_MIN)
+        stream->returns++;
     if (place != ONWARDS) {
         stream->entry = offset;
         stream->other_end = last ? last->entry : offset;
@@ -177,7 +182,7 @@ static uint64_t next_window(const struct inode *inode, const struct stream *stre
     uint64_t left = stream->is_down ? stream->low - MIN(stream->other_end, stream->low)
                                     : MAX(stream->other_end, stream->high) - stream->high;
 
-    if (inode->streams.length == 1 && stream->begin == 0)
+    if ((inode->streams.length == 1 && stream->begin == 0) || stream->returns >= IN_ORDER_AFTER)
         return CLAMP(stream->window * 2, SEGMENT_MIN, window_max);
     if (read <= PIECE_MIN)
         return CLAMP(MIN(stream->window * 2, read / 2), SEGMENT_MIN, window_max);

@@ -159,6 +159,7 @@ Test(readahead, what_a_downward_reader_asks_for_next_is_there_already)
 #define SLABS      12
 #define REQUEST    (512u * 1024)
 #define REQUESTS_2 4 /* of 2 MiB */
+#define STEPS      (SLAB_MIB * MIB / REQUEST / REQUESTS_2)
 
 /* What the kernel does where a page of a mapping is needed: it reads the 2 MiB around it that it
  * does not have, in requests that arrive in any order. */
@@ -182,16 +183,22 @@ static void touch(struct fs_file *file, bool *cached, GRand *random, uint64_t fi
     }
 }
 
-/* memcpy touches both ends of a tensor in a mapping, then goes on from one of them. */
-static void copy_slab(struct fs_file *file, bool *cached, GRand *random, uint64_t slab, bool down)
+/* memcpy touches both ends of a tensor in a mapping, then goes on from one of them. STEPS: so far.
+ */
+static void copy_part(struct fs_file *file, bool *cached, GRand *random, uint64_t slab, bool down,
+                      unsigned steps)
 {
     const uint64_t first = slab * SLAB_MIB * MIB / REQUEST;
-    const unsigned steps = SLAB_MIB * MIB / REQUEST / REQUESTS_2;
 
     touch(file, cached, random, first ? first - 2 : 0);
-    touch(file, cached, random, first + (steps - 1) * REQUESTS_2 + 2);
+    touch(file, cached, random, first + (STEPS - 1) * REQUESTS_2 + 2);
     for (unsigned i = 0; i < steps; i++)
-        touch(file, cached, random, first + (down ? steps - 1 - i : i) * REQUESTS_2);
+        touch(file, cached, random, first + (down ? STEPS - 1 - i : i) * REQUESTS_2);
+}
+
+static void copy_slab(struct fs_file *file, bool *cached, GRand *random, uint64_t slab, bool down)
+{
+    copy_part(file, cached, random, slab, down, STEPS);
 }
 
 static void copy_slabs(bool down)
@@ -224,6 +231,28 @@ Test(readahead, tensors_in_any_order_are_fetched_once_downwards)
 Test(readahead, tensors_in_any_order_are_fetched_once_upwards)
 {
     copy_slabs(false);
+}
+
+/* Who reads one tensor after the other is not waited for at each one's end. */
+Test(readahead, tensors_in_order_are_fetched_beyond_their_ends)
+{
+    g_autofree bool *cached = g_new0(bool, SLABS *SLAB_MIB *MIB / REQUEST);
+    GRand *random = g_rand_new_with_seed(6);
+    struct fs_file *file;
+    uint64_t wanted = (5ull * SLAB_MIB + 40) * MIB;
+
+    put_large("x", SLABS * SLAB_MIB);
+    open_small(1024ull * MIB);
+    file = open_file("x");
+    for (unsigned i = 0; i < 4; i++)
+        copy_slab(file, cached, random, i, false);
+    copy_part(file, cached, random, 4, false, STEPS - 3);
+    for (int i = 0; i < 200 && faulty_store_received(counted) < wanted; i++)
+        g_usleep(10000);
+    cr_expect_geq(faulty_store_received(counted), wanted);
+    fs_release(fs, file);
+    g_rand_free(random);
+    close_small();
 }
 
 /* A store that was away, and is back before anybody needed what could not be fetched. */
