@@ -20,9 +20,9 @@ def one_round(world, server, number, times):
     def note(name, seconds):
         times[name] = min(seconds, times.get(name, seconds))
 
-    note("raw write", world.raw(server, "put", "raw", SIZE_MIB * MIB))
-    note("raw read", world.raw(server, "get", "raw", SIZE_MIB * MIB))
-    note("raw small", world.raw(server, "puts", f"raw-{number}/", SMALL_COUNT, 1))
+    note("raw write", world.raw(server, "put", "raw", SIZE_MIB * MIB)["seconds"])
+    note("raw read", world.raw(server, "get", "raw", SIZE_MIB * MIB)["seconds"])
+    note("raw small", world.raw(server, "puts", f"raw-{number}/", SMALL_COUNT, 1)["seconds"])
     for client in ("dstack", "s3fs"):
         with Mounted(world, client, server) as mount:
             result = mount.timed(lambda: write_file(mount.path / client, SIZE_MIB, world.block))

@@ -1,4 +1,5 @@
-/* What the server can do: the store's own parallel client, without a mount. Prints seconds.
+/* What the server can do: the store's own parallel client, without a mount. Prints seconds, and
+ * those of CPU.
  *   raw ENDPOINT BUCKET put KEY BYTES       one object, parts of 16 MiB, 8 at once
  *   raw ENDPOINT BUCKET get KEY BYTES       one object, ranges of 8 MiB, 8 at once
  *   raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, as one part that the server copies
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define PART_BYTES  (16u << 20)
 #define RANGE_BYTES (8u << 20)
@@ -185,6 +187,15 @@ static bool copy(struct work *work, GError **error)
     return ok;
 }
 
+static double cpu_seconds(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / G_USEC_PER_SEC;
+}
+
 int main(int argc, char **argv)
 {
     struct store_options options = {.region = "us-east-1"};
@@ -220,7 +231,7 @@ int main(int argc, char **argv)
     } else if (work.store && strcmp(argv[3], "moves") == 0) {
         ok = move_all(&work, parallel);
     }
-    printf("%.3f\n", (double)(g_get_monotonic_time() - begun) / G_USEC_PER_SEC);
+    printf("%.3f %.3f\n", (double)(g_get_monotonic_time() - begun) / G_USEC_PER_SEC, cpu_seconds());
     if (!ok)
         fprintf(stderr, "raw: %s\n", error ? error->message : "failed");
     store_unref(work.store);

@@ -129,10 +129,11 @@ class World:
             process.wait(10)
 
     def raw(self, server, verb, key, count, parallel=1):
-        """Seconds that the raw parallel client takes."""
+        """What the raw parallel client takes."""
         done = subprocess.run([self.bin / "raw", server.endpoint, BUCKET, verb, key, str(count),
                                str(parallel)], check=True, timeout=1800, capture_output=True, text=True)
-        return float(done.stdout)
+        seconds, cpu = map(float, done.stdout.split())
+        return {"seconds": seconds, "cpu_s": cpu}
 
     def remove(self, server, key):
         server.s3().delete_object(Bucket=BUCKET, Key=key)
