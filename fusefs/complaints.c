@@ -39,8 +39,22 @@ void complain(struct fs *fs, const char *key, const char *format, ...)
     text = g_strdup_vprintf(format, args);
     va_end(args);
     log_error("%s", text);
+    pthread_mutex_lock(&fs->notes_lock);
+    g_free(fs->last_complaint);
+    fs->last_complaint = g_steal_pointer(&text);
+    pthread_mutex_unlock(&fs->notes_lock);
     if (last)
         log_error("%d objects cannot be saved; more of them are not logged for now", OBJECTS_MAX);
+}
+
+char *fs_last_complaint(struct fs *fs)
+{
+    char *text;
+
+    pthread_mutex_lock(&fs->notes_lock);
+    text = g_strdup(fs->last_complaint);
+    pthread_mutex_unlock(&fs->notes_lock);
+    return text;
 }
 
 void complain_no_more(struct fs *fs, const char *key)

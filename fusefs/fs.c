@@ -208,6 +208,7 @@ void fs_free(struct fs *fs)
     g_queue_clear(&fs->dirty);
     budget_free(fs->budget);
     g_hash_table_unref(fs->complaints);
+    g_free(fs->last_complaint);
     g_hash_table_unref(fs->lost_uploads);
     reopens_free(fs->reopens);
     g_ptr_array_unref(fs->recovered.aside);

@@ -74,6 +74,8 @@ bool fs_clear_leftovers(struct fs *fs, const struct lease_record *previous, GErr
 /* Refuses new writes (EROFS), then saves all that is dirty, for at most TIMEOUT_MS (0: no limit).
  * UNSAVED: the paths of what was not (free with g_ptr_array_unref). */
 bool fs_drain(struct fs *fs, unsigned timeout_ms, GPtrArray **unsaved);
+/* Why something could not be saved, the last time; the caller's. NULL: nothing failed. */
+char *fs_last_complaint(struct fs *fs);
 
 /* Nothing that is dirty can be saved any more, however long one waits: the lease is lost, or the
  * store refuses what is left. */

@@ -153,6 +153,7 @@ struct fs {
 
     pthread_mutex_t notes_lock;
     GHashTable *complaints;   /* key -> when its failure was logged */
+    char *last_complaint;     /* NULL: none */
     GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
 
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The

@@ -27,6 +27,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TOLD_PATHS   5
+#define TELL_AFTER_S 5  /* how long a drain takes before it says what it waits for, and... */
+#define TELL_AGAIN_S 30 /* ...how long before it does so again */
 #define READY                                                                                      \
     "ready\n" /* the last line of a mount that answers; before it come lines for people            \
                */
@@ -289,10 +292,30 @@ static void report_ready(void *user)
     }
 }
 
+static void tell_unsaved(struct program *p, const GPtrArray *unsaved, int64_t until)
+{
+    g_autofree char *why = fs_last_complaint(p->fs);
+    g_autoptr(GString) text = g_string_new(NULL);
+    guint named = MIN(unsaved->len, TOLD_PATHS);
+
+    g_string_printf(text, "waiting for %u to be saved:", unsaved->len);
+    for (guint i = 0; i < named; i++)
+        g_string_append_printf(text, "%s %s", i ? "," : "", (const char *)unsaved->pdata[i]);
+    if (named < unsaved->len)
+        g_string_append_printf(text, " and %u more", unsaved->len - named);
+    if (p->drain_timeout_s)
+        g_string_append_printf(text, "; for %d s more",
+                               (int)((until - g_get_monotonic_time()) / G_USEC_PER_SEC));
+    if (why)
+        g_string_append_printf(text, " (%s)", why);
+    tell(text->str, p);
+}
+
 /* Saves what is dirty, until the time is over or a second signal says that it is enough. */
 static void drain(struct program *p)
 {
     int64_t until = g_get_monotonic_time() + p->drain_timeout_s * G_USEC_PER_SEC;
+    int64_t tell_at = g_get_monotonic_time() + TELL_AFTER_S * G_USEC_PER_SEC;
     g_autoptr(GPtrArray) unsaved = NULL;
     bool saved = false, abandoned = false;
 
@@ -304,6 +327,10 @@ static void drain(struct program *p)
         saved = fs_drain(p->fs, 200, &unsaved);
         if (!saved && fs_is_hopeless(p->fs))
             break;
+        if (!saved && g_get_monotonic_time() >= tell_at) {
+            tell_unsaved(p, unsaved, until);
+            tell_at = g_get_monotonic_time() + TELL_AGAIN_S * G_USEC_PER_SEC;
+        }
         abandoned = !saved && ((p->drain_timeout_s && g_get_monotonic_time() >= until) ||
                                stop_signals_wait(p->parent, 0));
     }

@@ -301,10 +301,11 @@ static void save(struct job *job, bool ran)
     g_autoptr(GError) unsaved = NULL;
     g_autoptr(GError) unmounted = NULL;
     int64_t left_ms = job_watch_left_ms(&job->watch);
+    const struct mounts_starter starter = {&job->watch.stop, say_waiting, job};
 
     read_ahead_cancel(job->ahead);
     if (!mounts_stop(g_steal_pointer(&job->mounts), left_ms < 0 ? -1 : MAX(left_ms, MOUNTS_MIN_MS),
-                     &unmounted))
+                     &starter, &unmounted))
         fail(job, unmounted);
     read_ahead_stop(g_steal_pointer(&job->ahead));
     say_step(job, "mounts are saved");

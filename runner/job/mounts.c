@@ -18,7 +18,8 @@ enum {
     AGAIN_READY_MS = 180000,
     AGAIN_MS = 1000,
     DRAIN_S = 600,
-    LOOK_AGAIN_MS = 10
+    LOOK_AGAIN_MS = 10,
+    LISTEN_EVERY = 50 /* looks */
 };
 
 struct mount {
@@ -133,7 +134,7 @@ static bool explain(const struct mount *mount, int wait_status, GError **error)
     return false;
 }
 
-/* Before a mount is ready it says what it waits for, in one line. */
+/* Before a mount is ready, and at its end, it says what it waits for, in one line. */
 static void pass_on(struct mount *mount, const struct mounts_starter *starter)
 {
     static const char *const prefix = "dstack-mount: waiting ";
@@ -245,7 +246,7 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run,
         fine = wait_or_start_again(root, run, mounts->all->pdata[i], until_us, starter, error);
     if (fine)
         return mounts;
-    mounts_stop(mounts, -1, NULL);
+    mounts_stop(mounts, -1, NULL, NULL);
     return NULL;
 }
 
@@ -263,9 +264,11 @@ bool mounts_alive(struct mounts *mounts, GError **error)
     return true;
 }
 
-static bool wait_end(struct mount *mount, int64_t until_us, GError **error)
+static bool wait_end(struct mount *mount, int64_t until_us, const struct mounts_starter *starter,
+                     GError **error)
 {
     int wait_status;
+    unsigned looks = 0;
 
     while (waitpid(mount->pid, &wait_status, WNOHANG) == 0) {
         if (g_get_monotonic_time() > until_us) {
@@ -274,13 +277,16 @@ static bool wait_end(struct mount *mount, int64_t until_us, GError **error)
             waitpid(mount->pid, &wait_status, 0);
             break;
         }
+        if (starter && ++looks % LISTEN_EVERY == 0)
+            pass_on(mount, starter);
         g_usleep(LOOK_AGAIN_MS * 1000);
     }
     mount->pid = 0;
     return wait_status == 0 || explain(mount, wait_status, error);
 }
 
-bool mounts_stop(struct mounts *mounts, int64_t limit_ms, GError **error)
+bool mounts_stop(struct mounts *mounts, int64_t limit_ms, const struct mounts_starter *starter,
+                 GError **error)
 {
     /* A moment longer than the mount gives itself. */
     int64_t until_us =
@@ -298,7 +304,7 @@ bool mounts_stop(struct mounts *mounts, int64_t limit_ms, GError **error)
     for (guint i = 0; i < mounts->all->len; i++) {
         struct mount *mount = mounts->all->pdata[i];
 
-        if (mount->pid && !wait_end(mount, until_us, fine ? error : NULL))
+        if (mount->pid && !wait_end(mount, until_us, starter, fine ? error : NULL))
             fine = false;
         mounts_detach(mount->path);
     }

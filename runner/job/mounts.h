@@ -28,7 +28,8 @@ struct mounts *mounts_start(const struct run_root *root, const struct run *run,
 bool mounts_alive(struct mounts *mounts, GError **error);
 
 /* SIGTERM to all, waits until each has saved, for at most LIMIT_MS (-1: as long as a mount takes by
- * itself); those that do not end are killed. False and *ERROR
- * when something was not saved. Whatever is still mounted is detached. Frees MOUNTS (NULL: none).
- */
-bool mounts_stop(struct mounts *mounts, int64_t limit_ms, GError **error);
+ * itself); those that do not end are killed. STARTER (may be NULL) hears what they wait for. False
+ * and *ERROR when something was not saved. Whatever is still mounted is detached. Frees MOUNTS
+ * (NULL: none). */
+bool mounts_stop(struct mounts *mounts, int64_t limit_ms, const struct mounts_starter *starter,
+                 GError **error);

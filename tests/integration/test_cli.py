@@ -362,6 +362,23 @@ def test_what_could_not_be_saved_is_kept_even_if_that_cannot_be_noted(small_disk
     assert (directory / "code/out/x").stat().st_size == size
 
 
+@needs_root
+def test_a_mount_says_what_it_waits_for_at_the_end(small_disk):
+    """The store is full: the commands are told, the log says what is not saved yet, and with room it is."""
+    subprocess.run(["mount", "-o", "remount,size=4M", small_disk.home], check=True)
+    small_disk.write(workflow("artifacts: [{path: output, mount: true}]", "provider: bash\n    commands: "
+                              "['head -c 8M /dev/zero > output/big || echo told']"))
+    name = small_disk.ok("run", "bad", "-d").splitlines()[1].split()[0]
+    line = "dstack: a mount is waiting for 1 to be saved: big; for "
+    wait_for(lambda: line in small_disk.ok("logs", name), LIMIT_S, line)
+    log = small_disk.ok("logs", name)
+    assert "told" in log and "No space left on device)" in log
+    subprocess.run(["mount", "-o", "remount,size=64M", small_disk.home], check=True)
+    small_disk.wait_status(name, "done", "failed")
+    assert small_disk.files(name) == ["output/big"]
+    small_disk.assert_nothing_left()
+
+
 def test_a_mountpoint_that_is_not_empty(world):
     world.write(workflow("artifacts: [{path: artifacts, mount: true}]"))
     done = world.run("run", "bad")
