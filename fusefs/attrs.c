@@ -189,7 +189,9 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
     if (!*key)
         return atomic_load(&inode->replaced) ? ESTALE : 0; /* it has just lost its name */
     call = store_call_new(STORE_HEAD, key);
-    error = run_call(fs, caller, call);
+    error = late_wait(fs, caller, key);
+    if (!error)
+        error = run_call(fs, caller, call);
     if (error == ENOENT)
         error = note_removed(inode, version);
     else if (!error && !inode_load(fs, inode, &call->object, version))

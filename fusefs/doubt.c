@@ -149,8 +149,8 @@ static void take_nothing(struct inode *inode)
     doubt_free(doubt);
 }
 
-/* An upload is ended, so that its commit does not come later: by another commit where some of it is
- * nowhere else, by an abort where it is. ENOENT: it had ended. */
+/* An upload is ended, so that its commit does not come later, by another commit: an abort beside a
+ * commit that goes on may take the parts away from the object. ENOENT: it had ended. */
 static int end_upload(struct fs *fs, struct fs_caller *caller, struct inode *inode, char **etag)
 {
     g_autoptr(StoreCall) call = NULL;
@@ -159,15 +159,11 @@ static int end_upload(struct fs *fs, struct fs_caller *caller, struct inode *ino
 
     pthread_mutex_lock(&inode->lock);
     upload = doubtful_upload(inode);
-    if (upload && layout_only_in_part(&inode->layout, 0, inode->size)) {
+    if (upload)
         call = commit_prepare(upload);
-    } else if (upload) {
-        call = store_call_new(STORE_ABORT, upload->key);
-        call->upload_id = g_strdup(upload->id);
-    }
     pthread_mutex_unlock(&inode->lock);
     error = call ? run_call(fs, caller, call) : 0;
-    if (call && !error && call->verb == STORE_COMMIT)
+    if (call && !error)
         *etag = g_strdup(call->object.etag);
     return error == ENOENT ? 0 : error;
 }
@@ -176,7 +172,10 @@ int doubt_settle(struct fs *fs, struct fs_caller *caller, struct inode *inode)
 {
     const struct publish *doubt = inode->doubt; /* whose turn it is alone changes it */
     g_autofree char *etag = NULL;
-    int error = end_upload(fs, caller, inode, &etag);
+    int error = late_wait(fs, caller, doubt->to);
+
+    if (!error)
+        error = end_upload(fs, caller, inode, &etag);
 
     if (!error && !etag)
         error = find_landed(fs, caller, doubt->to, doubt->lineage, doubt->size, &etag);

@@ -56,6 +56,7 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     init_lock(&fs->padding_lock, &fs->padding_changed);
     init_lock(&fs->notes_lock, NULL);
     fs->complaints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    fs->late = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     fs->lost_uploads = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     fs->reopens = reopens_new();
     g_queue_init(&fs->dirty);
@@ -82,6 +83,8 @@ int fs_assure_lease(struct fs *fs, struct fs_caller *caller, const char *key)
     struct lease *lease = fs->options.lease;
     g_autoptr(GError) why = NULL;
 
+    if (late_wait(fs, caller, key))
+        return EINTR;
     if (!lease || lease_assure(lease, caller_is_over, caller, &why))
         return 0;
     if (error_is(why, EINTR))
@@ -209,6 +212,7 @@ void fs_free(struct fs *fs)
     budget_free(fs->budget);
     g_hash_table_unref(fs->complaints);
     g_free(fs->last_complaint);
+    g_hash_table_unref(fs->late);
     g_hash_table_unref(fs->lost_uploads);
     reopens_free(fs->reopens);
     g_ptr_array_unref(fs->recovered.aside);

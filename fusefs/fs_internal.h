@@ -154,6 +154,7 @@ struct fs {
     pthread_mutex_t notes_lock;
     GHashTable *complaints;   /* key -> when its failure was logged */
     char *last_complaint;     /* NULL: none */
+    GHashTable *late;         /* key -> struct late (late.c) */
     GHashTable *lost_uploads; /* keys that may have an upload in the store whose id nobody knows */
 
     /* A rename of a directory excludes what uses keys made from the tree: a count, not a lock. The
@@ -177,8 +178,8 @@ struct fs {
 /* --- fs.c --- */
 int fs_may_change(struct fs *fs); /* 0, EROFS, or ESTALE when the lease is lost */
 bool fs_has_lost_lease(struct fs *fs);
-/* Before the store is changed at KEY: whether the prefix surely still is ours. 0, ESTALE, EIO,
- * EINTR. */
+/* Before the store is changed at KEY: whether the prefix surely still is ours, and nothing is late
+ * there. 0, ESTALE, EIO, EINTR. */
 int fs_assure_lease(struct fs *fs, struct fs_caller *caller, const char *key);
 GPtrArray *fs_pin_dirty(struct fs *fs); /* the dirty files, each pinned */
 bool fs_is_authority(struct fs *fs);    /* nobody else writes here: what is known stays true */
@@ -230,6 +231,15 @@ bool caller_is_over(void *caller);                   /* the same, for leases */
 bool wait_changed(struct inode *inode, unsigned ms); /* inode->lock held; false: timed out */
 int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                 uint64_t size, const char *etag, GHashTable *metadata, char **new_etag);
+/* --- late.c: what the store still does for who was told EINTR --- */
+void late_begin(struct fs *fs, const char *key);
+void late_end(struct fs *fs, const char *key); /* on the store's threads */
+/* What is late at KEY is removed when it has ended. False: it has ended already. */
+bool late_undo(struct fs *fs, const char *key);
+/* Until nothing is late at KEY, or below it when it ends in '/'. 0 or EINTR. */
+int late_wait(struct fs *fs, struct fs_caller *caller, const char *key);
+
+/* --- request.c: the gate --- */
 int gate_enter(struct fs *fs, struct fs_caller *caller); /* 0 or EINTR */
 void gate_leave(struct fs *fs);
 int gate_close(struct fs *fs, struct fs_caller *caller); /* 0 or EINTR */

@@ -187,12 +187,15 @@ void inode_publish_end(struct fs *fs, struct inode *inode)
     leave_dirty_list(fs, inode);
 }
 
-/* Another client replaced the file whose attributes were to be changed: they are of no use any
- * more. */
-static void give_up_attributes(struct publish *p)
+/* Another client replaced or removed the file whose attributes were to be changed: they are of no
+ * use any more. */
+static void give_up_attributes(struct publish *p, bool is_there)
 {
     atomic_store(&p->inode->replaced, true);
-    forget_name(p->fs, p->inode);
+    if (is_there)
+        forget_version(p->fs, p->inode);
+    else
+        forget_name(p->fs, p->inode);
 }
 
 /* Finds out what an earlier publish has made. inode->lock held; dropped inside. */
@@ -253,7 +256,7 @@ static int publish_once(struct publish *p)
         error = is_directory(inode) ? save_directory(p) : save_file(p);
     if ((error == ESTALE || error == ENOENT) && !p->data && !is_directory(inode) &&
         !fs_has_lost_lease(fs))
-        give_up_attributes(p);
+        give_up_attributes(p, error == ESTALE);
 
     pthread_mutex_lock(&inode->lock);
     end_publish(p, error, now_ms() - began);

@@ -28,6 +28,9 @@ static int hold_name(struct fs *fs, struct fs_caller *caller, struct inode *inod
             error = inode_publish_hold(fs, caller, inode, true);
         if (error || !must_wait(fs, caller))
             return error;
+        pthread_mutex_lock(&inode->lock);
+        inode->vanished = false; /* not yet */
+        pthread_mutex_unlock(&inode->lock);
         inode_publish_end(fs, inode);
     }
 }
@@ -57,6 +60,7 @@ int hide_open_file(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     if (move)
         error = object_copy(fs, caller, key, staged, size, etag, NULL, &new_etag);
     if (error) {
+        late_undo(fs, staged);
         inode_publish_end(fs, inode);
         return error;
     }
@@ -80,8 +84,10 @@ void unhide_open_file(struct fs *fs, struct inode *inode)
     pthread_mutex_lock(&inode->lock);
     inode->vanished = false;
     inode->checked_ms = 0;
-    if (key_is_staged(inode->base_key))
+    if (key_is_staged(inode->base_key)) {
         inode->data_dirty = true;
+        inode_mark_dirty(fs, inode);
+    }
     journal_image(fs, inode);
     pthread_mutex_unlock(&inode->lock);
 }

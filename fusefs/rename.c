@@ -37,9 +37,27 @@ static void set_base(struct fs *fs, struct inode *inode, const char *key, const 
     pthread_mutex_unlock(&inode->lock);
 }
 
+/* A copy that nobody waits for any more, to a name that was not there. */
+static void undo_copy(struct fs *fs, const char *key)
+{
+    g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE, key);
+
+    if (run_call(fs, NULL, remove))
+        log_warning("a copy may stay at %s: %s", key, remove->error->message);
+}
+
+/* Whether KEY, whose removal failed, is surely there. Its removal may not have been heard. */
+static bool is_there(struct fs *fs, const char *key)
+{
+    g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, key);
+
+    return run_call(fs, NULL, head) == 0;
+}
+
 /* On success SOURCE's turn to publish is held: its publishes go on, under the new name, after
  * inode_publish_end. */
-static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to)
+static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *inode, const char *to,
+                       bool is_new)
 {
     g_autofree char *from = NULL, *etag = NULL, *new_etag = NULL;
     g_autoptr(StoreCall) remove = NULL;
@@ -57,13 +75,20 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     error = fs_assure_lease(fs, caller, to);
     if (!error && etag)
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
+    if (error == EINTR && is_new && !late_undo(fs, to))
+        undo_copy(fs, to);
     if (!error && etag)
         set_base(fs, inode, to, new_etag); /* before the old one goes: readers go on */
     if (!error) {
         remove = store_call_new(STORE_DELETE, from);
         error = run_call(fs, NULL, remove); /* past the point of turning back */
-        if (error && etag)
+        if (error && !is_there(fs, from)) {
+            log_warning("%s was renamed to %s; it may come back under the old name too: %s", from,
+                        to, remove->error->message);
+            error = 0;
+        } else if (error && etag) {
             set_base(fs, inode, from, etag);
+        }
     }
     if (error)
         inode_publish_end(fs, inode);
@@ -123,7 +148,7 @@ static int wait_copy(struct copying *c, struct fs_caller *caller, GQueue *sendin
     } else if (!error) {
         g_hash_table_replace(c->etags, g_strdup(call->key), g_strdup(call->object.etag));
     }
-    if (error) /* it may have been carried out, and is undone with the others */
+    if (error && !late_undo(c->fs, call->key)) /* it may have been carried out */
         g_hash_table_replace(c->etags, g_strdup(call->key), NULL);
     store_call_unref(call);
     return error;
@@ -188,7 +213,10 @@ int prefix_copy(struct fs *fs, struct fs_caller *caller, const char *from, const
                 GPtrArray *keys, GHashTable *etags)
 {
     struct copying c = {fs, from, to, keys, etags};
-    int error = list_keys(&c, caller);
+    int error = late_wait(fs, caller, to);
+
+    if (!error)
+        error = list_keys(&c, caller);
 
     if (!error)
         error = copy_keys(&c, caller);
@@ -388,7 +416,7 @@ static int move_in_gate(struct fs *fs, struct fs_caller *caller, struct inode *s
 
     if (error)
         return error;
-    error = rename_file(fs, caller, source, to);
+    error = rename_file(fs, caller, source, to, !target);
     if (!error) {
         if (target)
             forget_name(fs, target);

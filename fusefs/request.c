@@ -54,6 +54,7 @@ struct waiter {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     bool done;
+    struct fs *left_to; /* who waited has gone, and the call goes on (late.c) */
     atomic_uint refs;
 };
 
@@ -88,6 +89,8 @@ static void wake(struct store_call *call, void *user)
     waiter->done = true;
     pthread_cond_signal(&waiter->cond);
     pthread_mutex_unlock(&waiter->lock);
+    if (waiter->left_to)
+        late_end(waiter->left_to, call->key);
     waiter_unref(waiter);
 }
 
@@ -108,6 +111,12 @@ static void note_time(struct fs *fs, int64_t store_ns)
         ;
 }
 
+/* Whether a server goes on with CALL for long when nobody waits for its answer. */
+static bool goes_on(const struct store_call *call)
+{
+    return call->verb == STORE_COPY || call->verb == STORE_COMMIT || call->verb == STORE_DELETE;
+}
+
 int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
                 struct waiter *waiter)
 {
@@ -119,6 +128,13 @@ int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call
 
         timespec_in(&until, POLL_MS);
         pthread_cond_timedwait(&waiter->cond, &waiter->lock, &until);
+        if (!waiter->done && goes_on(call) && is_interrupted(caller)) {
+            late_begin(fs, call->key);
+            waiter->left_to = fs;
+            pthread_mutex_unlock(&waiter->lock);
+            waiter_unref(waiter);
+            return EINTR;
+        }
         if (!waiter->done && !cancelled && is_interrupted(caller)) {
             cancelled = true;
             pthread_mutex_unlock(&waiter->lock);
@@ -204,13 +220,15 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
         return error;
     commit = store_call_commit(to, begin->upload_id);
     error = copy_ranges(fs, caller, from, size, etag, commit);
-    if (!error)
-        error = run_call(fs, caller, commit);
+    if (error) {
+        upload_abort(fs, to, begin->upload_id);
+        return error;
+    }
+    /* From here on it is not aborted: a commit that goes on would lose its parts. */
+    error = run_call(fs, caller, commit);
     if (!error && new_etag)
         *new_etag = g_strdup(commit->object.etag);
-    if (error)
-        upload_abort(fs, to, begin->upload_id);
-    else
+    if (!error)
         upload_forget(fs, to, begin->upload_id);
     return error;
 }

@@ -126,13 +126,22 @@ static int part_error(const struct store_call *call)
     return error == ENOENT && call->verb == STORE_COPY_PART ? ESTALE : error;
 }
 
+/* No file's any more, and nothing of it is under way: a part that came behind the abort would stay
+ * in the store. One whose commit may go on is left to that. */
+static void end_orphan(struct fs *fs, struct upload *upload)
+{
+    if (upload->id && !upload->in_doubt)
+        upload_abort(fs, upload->key, upload->id);
+    upload_free(upload);
+}
+
 static void part_done(struct store_call *call, void *user)
 {
     g_autofree struct fs_part *context = user;
     struct part *part = context->part;
     struct inode *inode = part->inode;
     struct fs *fs = context->fs;
-    bool orphan;
+    bool orphan, is_last;
 
     pthread_mutex_lock(&inode->lock);
     orphan = inode->upload != context->upload;
@@ -157,10 +166,11 @@ static void part_done(struct store_call *call, void *user)
             journal_image(fs, inode);
     }
     part_forget_bytes(part);
-    if (orphan && context->upload->sending == 0)
-        upload_free(context->upload);
+    is_last = orphan && context->upload->sending == 0;
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
+    if (is_last)
+        end_orphan(fs, context->upload);
     if (!orphan && !call->error)
         upload_pump(fs, inode, false);
     inode_unpin(fs, inode);
@@ -321,11 +331,8 @@ static void begin_done(struct store_call *call, void *user)
     pthread_mutex_unlock(&inode->lock);
     if (!orphan && !call->error)
         upload_pump(fs, inode, false);
-    if (orphan) {
-        if (upload->id)
-            upload_abort(fs, upload->key, upload->id);
-        upload_free(upload);
-    }
+    if (orphan)
+        end_orphan(fs, upload);
     g_free(context->part);
     g_free(context);
     inode_unpin(fs, inode);
@@ -481,7 +488,6 @@ void upload_compare(struct inode *inode, const struct layout *sent)
 void upload_discard(struct fs *fs, struct inode *inode)
 {
     struct upload *upload = inode->upload;
-    g_autofree char *key = NULL, *id = NULL;
 
     if (!upload)
         return;
@@ -492,13 +498,9 @@ void upload_discard(struct fs *fs, struct inode *inode)
         log_debug("bytes of a discarded upload are gone: %s", upload->key);
         journal_clean(fs, inode);
     }
-    key = g_strdup(upload->key);
-    id = g_strdup(upload->id);
-    if (!upload->sending && !upload->beginning)
-        upload_free(upload); /* else the last one under way frees it */
-    if (id) {
-        pthread_mutex_unlock(&inode->lock);
-        upload_abort(fs, key, id);
-        pthread_mutex_lock(&inode->lock);
-    }
+    if (upload->sending || upload->beginning)
+        return; /* the last one under way ends it */
+    pthread_mutex_unlock(&inode->lock);
+    end_orphan(fs, upload);
+    pthread_mutex_lock(&inode->lock);
 }
