@@ -44,6 +44,7 @@ static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inod
             reopens_add(fs->reopens, caller->task); /* before the next name goes */
         is_late = true;
         wait_changed(inode, 100);
+        reopens_renew(fs->reopens, caller->task);
         error = is_interrupted(caller) ? EINTR : 0;
     }
     if (!error && ((inode->vanished && !inode->handles) || atomic_load(&inode->replaced)))

@@ -55,6 +55,15 @@ void reopens_add(struct reopens *reopens, pid_t task)
     pthread_mutex_unlock(&reopens->lock);
 }
 
+void reopens_renew(struct reopens *reopens, pid_t task)
+{
+    pthread_mutex_lock(&reopens->lock);
+    for (unsigned i = 0; i < reopens->count; i++)
+        if (reopens->expected[i].task == task)
+            reopens->expected[i].until_us = g_get_monotonic_time() + REOPEN_MS * 1000;
+    pthread_mutex_unlock(&reopens->lock);
+}
+
 void reopens_end(struct reopens *reopens, pid_t task)
 {
     if (!reopens->count)

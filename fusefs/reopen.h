@@ -24,6 +24,8 @@ void reopens_free(struct reopens *reopens);
 /* TASK (a thread's id; all that are unknown are 0) is about to be told to open once more. When it
  * was told before, it is not waited for again: the program has the error. */
 void reopens_add(struct reopens *reopens, pid_t task);
+/* It is still about to be told: the time for which it is waited for begins anew. */
+void reopens_renew(struct reopens *reopens, pid_t task);
 /* It did, or it will not. */
 void reopens_end(struct reopens *reopens, pid_t task);
 bool reopens_expect_task(struct reopens *reopens, pid_t task);

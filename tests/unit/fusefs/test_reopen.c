@@ -1,7 +1,7 @@
 /* Opens that came too late: who was told to look the name up and open once more finds a file. */
 #include "tests/unit/fusefs/fixture.h"
 
-#include "fusefs/reopen.h"
+#include "fusefs/fs_internal.h"
 
 #include "tests/support/held_store.h"
 
@@ -128,6 +128,34 @@ Test(reopen, a_name_that_is_being_taken_away_is_not_found)
     held_store_release(store);
     pthread_join(reopening, &error);
     cr_expect_eq(GPOINTER_TO_INT(error), 0);
+    pthread_join(moving, NULL);
+}
+
+/* A rename gives way at the last moment, to who is late for any name. */
+Test(reopen, a_name_that_stays_for_now_can_be_opened)
+{
+    struct fs_file *file;
+    struct stat st;
+    pthread_t moving;
+    uint64_t ino;
+
+    make("new");
+    held_store_fail(store, STORE_PUT, "f", EIO);
+    cr_assert_eq(fs_create(fs, &mover, FS_ROOT, "f", 0644, O_WRONLY, &file, &st), 0);
+    cr_expect_eq(fs_flush(fs, &mover, file), EIO);
+    fs_release(fs, file);
+    held_store_hold(store, STORE_PUT, "f");
+    held_store_fail(store, 0, NULL, 0);
+    while (held_store_waiting(store) < 1) /* it is tried again */
+        g_usleep(1000);
+    pthread_create(&moving, NULL, move_new, NULL);
+    g_usleep(100000);
+    reopens_add(fs->reopens, late.task);
+    held_store_release(store);
+    g_usleep(100000);
+    cr_assert_eq(look_up(&other, &ino), 0);
+    cr_expect_eq(open_once(&other, ino), 0);
+    reopens_end(fs->reopens, late.task);
     pthread_join(moving, NULL);
 }
 
