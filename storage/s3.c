@@ -104,14 +104,18 @@ static void after_source(struct s3_op *op)
 /* Whether a failure may be the echo of an earlier try that was carried out. */
 static bool may_be_ours(const struct s3_op *op, const char *code)
 {
-    const struct store_call *call = op->call;
-
     if (!op->http.maybe_landed)
         return false;
-    if (call->verb == STORE_PUT)
-        return (call->if_absent || call->if_match) &&
-               (op->http.status == 412 || op->http.status == 409);
-    return call->verb == STORE_COMMIT && g_strcmp0(code, "NoSuchUpload") == 0;
+    switch (op->call->verb) {
+    case STORE_PUT:
+        return op->write_id && (op->http.status == 412 || op->http.status == 409);
+    case STORE_COPY: /* onto its source, whose ETag may have become another one by it */
+        return op->write_id && op->http.status == 412;
+    case STORE_COMMIT:
+        return g_strcmp0(code, "NoSuchUpload") == 0;
+    default:
+        return false;
+    }
 }
 
 static void after_main(struct s3_op *op)

@@ -66,7 +66,8 @@ struct s3_op {
     char *checksum;     /* of the body of a PUT or PART, when it is sent */
     bool has_checksum;  /* this request says something of checksums */
     bool is_checksum_refused;
-    char *write_id;     /* of a conditional PUT, a BEGIN or a COMMIT; of all tries and stages */
+    char *write_id;     /* of a conditional PUT or COPY, a BEGIN or a COMMIT; NULL: it has none.
+                         * Of all tries and stages */
     GPtrArray *headers; /* "name:value", the same for each try */
     GString *xml;       /* a body of our own */
     struct iovec xml_iov;

@@ -170,6 +170,8 @@ static void make_copy(struct s3_op *op, GPtrArray *query)
     add_source(op);
     add_header(op, "x-amz-metadata-directive", op->call->metadata ? "REPLACE" : "COPY");
     add_metadata(op);
+    if (op->call->if_match && op->call->metadata)
+        add_write_id(op);
     if (op->call->if_match)
         add_quoted(op, "x-amz-copy-source-if-match", op->call->if_match);
 }

@@ -48,11 +48,12 @@ struct store_caps {
     unsigned max_metadata_bytes; /* names and values, summed */
     unsigned parallel;           /* calls in flight that still add throughput */
     /* A conditional call that is sent again because an answer was lost is recognised as carried out
-     * by a random id that each conditional PUT and each upload carries in the object's metadata
-     * (dstack-write; callers neither see nor set it). So EEXIST and ESTALE mean: what is there now
-     * was written by somebody else. Other errors of a conditional call leave open whether it was
-     * carried out. On many stores the same bytes have the same ETag: a write of what is there
-     * already is not seen by if_match, so a lock's content must differ each time. */
+     * by a random id that each conditional PUT, each conditional COPY with metadata and each upload
+     * carries in the object's metadata (dstack-write; callers neither see nor set it). So EEXIST
+     * and ESTALE mean: what is there now was written by somebody else. A COPY without metadata can
+     * carry none. Other errors of a conditional call leave open whether it was carried out. On many
+     * stores the same bytes have the same ETag: a write of what is there already is not seen by
+     * if_match, so a lock's content must differ each time. */
     bool has_put_if_absent;   /* if_absent on STORE_PUT is atomic */
     bool has_put_if_match;    /* if_match on STORE_PUT is atomic */
     bool has_commit_if_match; /* the same two on STORE_COMMIT */

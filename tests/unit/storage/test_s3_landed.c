@@ -12,23 +12,26 @@
 struct one_object {
     pthread_mutex_t lock;
     char *write_id; /* of what is there; NULL: it has none */
+    const char *etag;
     bool exists;
     bool is_somebody_elses; /* the first try does not land: another writer's same bytes do */
     unsigned puts;
+    unsigned ids;         /* that the last PUT carried */
     unsigned head_status; /* of the look; 0: as it is */
     char *begun_id;
     bool leaves; /* when the first answer is lost, nobody listens for a while */
 };
 
-static struct one_object object;
+static struct one_object object = {.etag = "old"};
 static struct script_server *server;
 static struct store *store;
 
-static void land(struct script_exchange *exchange)
+static void land(const char *write_id)
 {
-    g_clear_pointer(&object.write_id, g_free);
-    object.write_id = object.is_somebody_elses ? g_strdup("00112233445566778899aabbccddeeff")
-                                               : script_header(exchange, WRITE_ID);
+    g_free(object.write_id);
+    object.write_id =
+        g_strdup(object.is_somebody_elses ? "00112233445566778899aabbccddeeff" : write_id);
+    object.etag = "not-an-md5";
     object.exists = true;
 }
 
@@ -41,7 +44,7 @@ static void answer_head(struct script_exchange *exchange)
         return;
     }
     headers =
-        g_strdup_printf("ETag: \"not-an-md5\"\r\nx-amz-meta-mode: 33188\r\n%s%s%s",
+        g_strdup_printf("ETag: \"%s\"\r\nx-amz-meta-mode: 33188\r\n%s%s%s", object.etag,
                         object.write_id ? WRITE_ID ": " : "",
                         object.write_id ? object.write_id : "", object.write_id ? "\r\n" : "");
     script_answer(exchange, object.exists ? 200 : 404, headers, "");
@@ -58,9 +61,13 @@ static void lose_answer(struct script_exchange *exchange)
 /* The first PUT is carried out and its answer lost; later ones meet the condition. */
 static void answer_put(struct script_exchange *exchange)
 {
+    g_autofree char *write_id = script_header(exchange, WRITE_ID);
+    g_auto(GStrv) around = g_strsplit(exchange->head, WRITE_ID ":", -1);
+
+    object.ids = g_strv_length(around) - 1;
     if (object.puts++ == 0) {
         script_read_body(exchange, UINT64_MAX);
-        land(exchange);
+        land(write_id);
         lose_answer(exchange);
         return;
     }
@@ -83,9 +90,7 @@ static void answer_upload(struct script_exchange *exchange)
         script_answer(exchange, 200, "ETag: \"part\"\r\n", "");
     } else if (object.puts++ == 0) {
         script_read_body(exchange, UINT64_MAX);
-        g_free(object.write_id);
-        object.write_id = g_strdup(object.is_somebody_elses ? "other" : object.begun_id);
-        object.exists = true;
+        land(object.begun_id);
         script_reset(exchange);
     } else {
         script_answer(exchange, 404, NULL, "<Error><Code>NoSuchUpload</Code></Error>");
@@ -200,6 +205,56 @@ Test(s3_landed, callers_do_not_see_the_id_and_cannot_set_it)
     store_call_set_metadata(put, "dstack-write", "mine");
     cr_assert_not(store_run(store, put, &error));
     cr_assert(error_is(error, EINVAL), "%s", error->message);
+}
+
+/* New metadata for an object over its old ones, as whoever looked at it knows them. */
+static struct store_call *make_copy(void)
+{
+    struct store_call *copy = store_call_new(STORE_COPY, "k");
+
+    object.exists = true;
+    object.write_id = g_strdup("fedcba98765432100123456789abcdef"); /* of an earlier write */
+    cr_assert(store_head(store, "k", &copy->object, NULL));
+    copy->source_key = g_strdup("k");
+    copy->if_match = g_strdup(copy->object.etag);
+    copy->metadata = g_hash_table_ref(copy->object.metadata);
+    return copy;
+}
+
+/* By the copy the object's ETag becomes another one, where it was uploaded in parts. */
+Test(s3_landed, a_copy_of_ours_onto_itself)
+{
+    g_autoptr(StoreCall) copy = make_copy();
+    g_autoptr(GError) error = NULL;
+
+    cr_assert(store_run(store, copy, &error), "%s", error ? error->message : "");
+    cr_assert_str_eq(copy->object.etag, "not-an-md5");
+    cr_assert_eq(object.ids, 1);
+    cr_assert_eq(script_server_requests(server), 5);
+}
+
+Test(s3_landed, a_copy_that_was_overtaken)
+{
+    g_autoptr(StoreCall) copy = make_copy();
+    g_autoptr(GError) error = NULL;
+
+    object.is_somebody_elses = true;
+    cr_assert_not(store_run(store, copy, &error));
+    cr_assert(error_is(error, ESTALE), "%s", error->message);
+    cr_assert_eq(script_server_requests(server), 5);
+}
+
+/* The source's metadata are the server's to copy: it can carry no id. */
+Test(s3_landed, a_copy_that_keeps_the_metadata_is_not_known_again)
+{
+    g_autoptr(StoreCall) copy = make_copy();
+    g_autoptr(GError) error = NULL;
+
+    g_clear_pointer(&copy->metadata, g_hash_table_unref);
+    cr_assert_not(store_run(store, copy, &error));
+    cr_assert(error_is(error, ESTALE), "%s", error->message);
+    cr_assert_eq(object.ids, 0);
+    cr_assert_eq(script_server_requests(server), 4);
 }
 
 static bool commit(GError **error)
