@@ -54,7 +54,7 @@ static void complete(struct s3_op *op, GError *error)
 
     if (!error && (call->verb == STORE_COMMIT || call->verb == STORE_ABORT))
         s3_uploads_remove(op->s3->uploads, call->upload_id);
-    call->maybe_twice = call->verb == STORE_BEGIN && (op->http.maybe_landed || error);
+    call->maybe_twice = call->verb == STORE_BEGIN && (op->maybe_landed || error);
     s3_request_clear(op);
     g_clear_error(&op->first_error);
     g_clear_pointer(&op->odd_keys, g_ptr_array_unref);
@@ -104,7 +104,7 @@ static void after_source(struct s3_op *op)
 /* Whether a failure may be the echo of an earlier try that was carried out. */
 static bool may_be_ours(const struct s3_op *op, const char *code)
 {
-    if (!op->http.maybe_landed)
+    if (!op->maybe_landed)
         return false;
     switch (op->call->verb) {
     case STORE_PUT:
@@ -123,6 +123,7 @@ static void after_main(struct s3_op *op)
     g_autofree char *code = NULL;
     GError *error = NULL;
 
+    op->maybe_landed |= op->http.maybe_landed;
     if (op->http.error) {
         g_autofree char *name = s3_object_name(op);
 

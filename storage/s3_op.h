@@ -76,6 +76,7 @@ struct s3_op {
     unsigned signed_with;    /* the number of the credentials of the last try */
     bool has_set_clock;      /* the clock's offset was taken over; once a call */
     bool has_checked_upload; /* CHECK_UPLOAD: once a call */
+    bool maybe_landed;       /* as http.maybe_landed, of each MAIN so far */
     int64_t deadline_us;     /* of the call, all stages */
 };
 

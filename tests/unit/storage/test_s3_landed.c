@@ -19,7 +19,8 @@ struct one_object {
     unsigned ids;         /* that the last PUT carried */
     unsigned head_status; /* of the look; 0: as it is */
     char *begun_id;
-    bool leaves; /* when the first answer is lost, nobody listens for a while */
+    unsigned stuck; /* so many commits are answered 500, and what lands does so behind them */
+    bool leaves;    /* when the first answer is lost, nobody listens for a while */
 };
 
 static struct one_object object = {.etag = "old"};
@@ -75,6 +76,16 @@ static void answer_put(struct script_exchange *exchange)
                   "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>");
 }
 
+static void answer_stuck(struct script_exchange *exchange)
+{
+    if (object.puts < object.stuck) {
+        script_answer(exchange, 500, NULL, "<Error><Code>InternalError</Code></Error>");
+        return;
+    }
+    land(object.begun_id);
+    script_answer(exchange, 404, NULL, "<Error><Code>NoSuchUpload</Code></Error>");
+}
+
 static void answer_upload(struct script_exchange *exchange)
 {
     if (g_str_has_suffix(exchange->target, "?uploads=")) {
@@ -88,6 +99,11 @@ static void answer_upload(struct script_exchange *exchange)
                       "</InitiateMultipartUploadResult>");
     } else if (g_str_equal(exchange->method, "PUT")) {
         script_answer(exchange, 200, "ETag: \"part\"\r\n", "");
+    } else if (g_str_equal(exchange->method, "GET")) {
+        script_answer(exchange, 200, NULL, "<ListPartsResult/>");
+    } else if (object.stuck) {
+        answer_stuck(exchange);
+        object.puts++;
     } else if (object.puts++ == 0) {
         script_read_body(exchange, UINT64_MAX);
         land(object.begun_id);
@@ -284,6 +300,16 @@ Test(s3_landed, a_commit_that_was_overtaken)
     object.is_somebody_elses = true;
     cr_assert_not(commit(&error));
     cr_assert(error_is(error, ENOENT), "%s", error->message);
+}
+
+/* Behind the look for the upload the commit is begun anew, as the same one. */
+Test(s3_landed, a_commit_of_ours_that_was_stuck)
+{
+    g_autoptr(GError) error = NULL;
+
+    object.stuck = 5;
+    cr_assert(commit(&error), "%s", error ? error->message : "");
+    cr_assert_eq(script_server_requests(server), 10);
 }
 
 /* curl sends once more by itself when a kept-alive connection ends without an answer. That nobody

@@ -268,6 +268,34 @@ Test(tls, a_store_that_refuses_checksums_gets_none)
     context = NULL;
 }
 
+static void reset_then_refuse(struct script_exchange *exchange, void *user)
+{
+    static const char begun[] =
+        "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+    g_autofree char *algorithm = script_header(exchange, "x-amz-checksum-algorithm");
+
+    if (exchange->number == 1)
+        script_reset(exchange);
+    else if (algorithm)
+        script_answer(exchange, 501, NULL, "");
+    else
+        script_answer(exchange, 200, NULL, begun);
+}
+
+Test(tls, an_upload_may_be_begun_twice_with_a_refusal_between)
+{
+    g_autoptr(StoreCall) begin = store_call_new(STORE_BEGIN, "k");
+    g_autoptr(Store) store = NULL;
+    g_autoptr(GError) error = NULL;
+
+    answerer = reset_then_refuse;
+    start("IP:127.0.0.1", -1, 1);
+    store = open_store(pem);
+    cr_assert(store_run(store, begin, &error), "%s", error ? error->message : "");
+    cr_assert_eq(script_server_requests(server), 3);
+    cr_assert(begin->maybe_twice);
+}
+
 /* --- the wrong scheme --- */
 
 static void never_asked(struct script_exchange *exchange, void *user)
