@@ -5,6 +5,8 @@
  */
 #include "storage/s3_op.h"
 
+#include <string.h>
+
 #define RENEW_S 1 /* not more often, when calls are refused one after the other */
 
 void s3_credentials_sign(struct s3_op *op, struct s3_signing *signing, GPtrArray *headers)
@@ -26,7 +28,8 @@ static bool is_about_keys(const struct s3_op *op, const char *code)
 
     if (op->http.status != 400 && op->http.status != 403)
         return false;
-    return code ? g_strv_contains(codes, code) : op->call->verb == STORE_HEAD; /* it does not say */
+    /* The answer to a HEAD, of whatever stage, does not say. */
+    return code ? g_strv_contains(codes, code) : g_str_equal(op->http.method, "HEAD");
 }
 
 /* Takes over other keys than those in use, if there are any. credentials_lock held. */

@@ -335,7 +335,8 @@ static void wants_new_keys(struct script_exchange *exchange, void *user)
     g_autofree char *token = script_header(exchange, "x-amz-security-token");
 
     if (strstr(authorization, "Credential=new/") && g_str_equal(token, "t2"))
-        script_answer(exchange, 200, "ETag: \"e\"\r\n", "");
+        script_answer(exchange, 200, "ETag: \"e\"\r\n",
+                      "<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>");
     else
         script_answer(exchange, 400, NULL,
                       g_str_equal(exchange->method, "HEAD")
@@ -381,6 +382,39 @@ Test(s3_answers, keys_that_expired_are_read_anew)
     cr_assert_eq(script_server_requests(server), 4);
     store_object_clear(&object);
     unlink(path);
+}
+
+static struct store_call *make_copy_of_an_etag(void)
+{
+    struct store_call *call = make_copy();
+
+    call->if_match = g_strdup("e");
+    return call;
+}
+
+static struct store_call *make_get_of_nothing(void)
+{
+    return store_call_get("k", 0, NULL, 0);
+}
+
+/* Other calls look with a HEAD too, whose answer does not say why it refuses. */
+Test(s3_answers, keys_that_expired_are_read_anew_by_every_look)
+{
+    struct store_call *(*const looks[])(void) = {make_copy_of_an_etag, make_get_of_nothing};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(looks); i++) {
+        g_autoptr(StoreCall) call = looks[i]();
+        g_autoptr(GError) error = NULL;
+        g_autofree char *path = NULL;
+
+        start_with_file(&path);
+        cr_assert(g_file_set_contents(path, new_keys, -1, NULL));
+        cr_expect(store_run(store, call, &error), "%s", text_of(error));
+        unlink(path);
+        teardown();
+    }
+    store = NULL;
+    server = NULL;
 }
 
 /* --- what a hostile or careless store may say of an object --- */
