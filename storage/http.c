@@ -114,6 +114,7 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
 
     if (was_sent)
         transfer->unreached = false;
+    transfer->is_broken = true;
     why = http_transfer_why(transfer, code);
     detach(thread, transfer);
     if (!http_retry_curl(code) || http_transfer_is_without_tls(transfer, code)) {
@@ -133,7 +134,7 @@ static void end_answered_try(struct http_thread *thread, struct http_transfer *t
     enum http_verdict verdict = http_retry_status(request->status) ? HTTP_RETRY : HTTP_ACCEPT;
     g_autofree char *why = NULL;
 
-    transfer->unreached = false;
+    transfer->unreached = transfer->is_broken = false;
     detach(thread, transfer);
     if (request->judge)
         verdict = request->judge(request, verdict, &why);

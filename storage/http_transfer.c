@@ -9,6 +9,10 @@
 #define MESSAGE_CAP  (64 * 1024) /* of a body that explains an error; the rest is dropped */
 #define HEADERS_MAX  512
 
+/* With the kernel's nine probes, a peer that is gone without a word is noticed after 55 s. */
+#define KEEP_IDLE_S     10L
+#define KEEP_INTERVAL_S 5L
+
 bool http_transfer_is_success(const struct http_request *request)
 {
     return request->status >= 200 && request->status < 300;
@@ -179,12 +183,16 @@ static void set_limits(struct http_transfer *transfer, CURL *easy,
     }
 }
 
-static void set_connection(CURL *easy, const struct http_options *options)
+static void set_connection(const struct http_transfer *transfer, CURL *easy,
+                           const struct http_options *options)
 {
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, (long)transfer->is_broken);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEP_IDLE_S);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEP_INTERVAL_S);
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
@@ -222,7 +230,7 @@ bool http_transfer_setup(struct http_transfer *transfer, CURL *easy,
 {
     start_try(transfer);
     make_headers(transfer);
-    set_connection(easy, options);
+    set_connection(transfer, easy, options);
     set_limits(transfer, easy, options, timeout_ms);
     set_bodies(transfer, easy);
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send);

@@ -20,6 +20,7 @@ struct http_transfer {
     int64_t start_us, deadline_us;
     int64_t due_us; /* of the next try */
     bool unreached; /* no try has reached a server */
+    bool is_broken; /* the last try had no whole answer: kept connections may all be dead */
     char *overflow; /* why the answer was refused, or NULL */
     char curl_error[CURL_ERROR_SIZE];
 };

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -301,6 +302,7 @@ Test(http, retry_after_is_waited_for)
     start(retry_after, NULL);
     put_succeeds();
     cr_assert(now_ms() - start_ms >= 1000);
+    cr_assert_eq(script_server_connections(server), 1);
 }
 
 static void forbidden(struct script_exchange *exchange, void *user)
@@ -531,6 +533,77 @@ Test(http, many_at_once)
     cr_assert_eq(g_atomic_int_get(&left), 0);
     cr_assert_eq(script_server_requests(server), 500);
     cr_assert_leq(script_server_connections(server), 64);
+}
+
+#define KEPT 3
+
+/* Answers once there are so many connections; what comes on them later gets no answer any more, as
+ * behind a NAT that has forgotten them. */
+static void forget_connections(struct script_exchange *exchange, void *user)
+{
+    if (exchange->number > KEPT && exchange->connection <= KEPT) {
+        script_wait(exchange, 10000);
+        script_close(exchange);
+        return;
+    }
+    while (script_server_connections(server) < KEPT)
+        script_wait(exchange, 5);
+    ok(exchange);
+}
+
+Test(http, one_dead_connection_is_enough)
+{
+    struct store_options options = {.threads = 1, .stall_ms = 1000};
+    g_autoptr(GError) error = NULL;
+    struct store_call *calls[KEPT];
+    bool has;
+
+    start(forget_connections, &options);
+    for (unsigned i = 0; i < KEPT; i++) {
+        calls[i] = store_call_new(STORE_HEAD, "k");
+        store_start(store, calls[i], NULL, NULL);
+    }
+    for (unsigned i = 0; i < KEPT; i++) {
+        store_wait(calls[i]);
+        store_call_unref(calls[i]);
+    }
+    cr_assert(store_has(store, "k", &has, &error), "%s", text_of(error));
+    cr_assert_eq(script_server_requests(server), KEPT + 2);
+    cr_assert_eq(script_server_connections(server), KEPT + 1);
+}
+
+static int tcp_option(int fd, int name)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, IPPROTO_TCP, name, &value, &size) == 0 ? value : 0;
+}
+
+static bool is_kept_alive(int fd)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, &size) == 0 && value;
+}
+
+/* A copy may take minutes without a byte: only the kernel can tell it from a peer that is gone. */
+Test(http, a_peer_that_is_gone_is_noticed_within_a_minute)
+{
+    unsigned found = 0;
+
+    start(answer_ok, NULL);
+    put_succeeds();
+    for (int fd = 0; fd < 256; fd++) {
+        if (!is_kept_alive(fd))
+            continue;
+        found++;
+        cr_assert_leq(tcp_option(fd, TCP_KEEPIDLE) +
+                          tcp_option(fd, TCP_KEEPINTVL) * tcp_option(fd, TCP_KEEPCNT),
+                      60);
+    }
+    cr_assert_eq(found, 1);
 }
 
 static void garbage(struct script_exchange *exchange, void *user)
