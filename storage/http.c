@@ -12,6 +12,7 @@
 #define THREADS      2
 #define THREADS_MAX  16
 #define ACTIVE_MAX   32 /* requests on the wire, a thread */
+#define URGENT_MAX   4  /* more, that are urgent */
 #define IDLE_POLL_MS 1000
 #define US_PER_MS    1000
 
@@ -20,7 +21,7 @@ struct http_thread {
     struct http_engine *engine;
     pthread_t thread;
     CURLM *multi;
-    GQueue waiting; /* transfers between tries, or not yet begun */
+    GQueue urgent, waiting; /* transfers between tries, or not yet begun */
     GPtrArray *active;
     GPtrArray *idle; /* easy handles without a transfer */
 
@@ -86,6 +87,11 @@ static CURL *detach(struct http_thread *thread, struct http_transfer *transfer)
     return easy;
 }
 
+static void wait_in_line(struct http_thread *thread, struct http_transfer *transfer)
+{
+    g_queue_push_tail(transfer->request->is_urgent ? &thread->urgent : &thread->waiting, transfer);
+}
+
 /* When there is no time left for another try, false. */
 static bool try_later(struct http_thread *thread, struct http_transfer *transfer)
 {
@@ -100,7 +106,7 @@ static bool try_later(struct http_thread *thread, struct http_transfer *transfer
     transfer->due_us = g_get_monotonic_time() + (int64_t)delay_ms * US_PER_MS;
     if (transfer->due_us >= deadline_us)
         return false;
-    g_queue_push_tail(&thread->waiting, transfer);
+    wait_in_line(thread, transfer);
     return true;
 }
 
@@ -183,7 +189,7 @@ static bool take_incoming(struct http_thread *thread)
 
     pthread_mutex_lock(&thread->lock);
     while ((transfer = g_queue_pop_head(&thread->incoming)))
-        g_queue_push_tail(&thread->waiting, transfer);
+        wait_in_line(thread, transfer);
     stop = thread->stop;
     pthread_mutex_unlock(&thread->lock);
     return stop;
@@ -206,25 +212,35 @@ static void end_cancelled(struct http_thread *thread)
     }
 }
 
-/* Begins what is due; returns how long nothing more will be. */
-static int begin_due(struct http_thread *thread)
+/* Begins what is due in LINE while fewer than MOST are on the wire; returns how long nothing more
+ * will be. */
+static int begin_line(struct http_thread *thread, GQueue *line, guint most)
 {
     int64_t now_us = g_get_monotonic_time(), next_us = now_us + IDLE_POLL_MS * US_PER_MS;
 
-    for (guint left = g_queue_get_length(&thread->waiting); left > 0; left--) {
-        struct http_transfer *transfer = g_queue_pop_head(&thread->waiting);
+    for (guint left = g_queue_get_length(line); left > 0; left--) {
+        struct http_transfer *transfer = g_queue_pop_head(line);
 
         if (is_cancelled(transfer)) {
             fail(transfer, ECANCELED, "cancelled");
-        } else if (transfer->due_us <= now_us && thread->active->len < ACTIVE_MAX) {
-            begin_try(thread, transfer);
+        } else if (transfer->due_us <= now_us &&
+                   (thread->active->len < most || transfer->deadline_us <= now_us)) {
+            begin_try(thread, transfer); /* or ends it */
         } else {
             if (transfer->due_us > now_us)
                 next_us = MIN(next_us, transfer->due_us);
-            g_queue_push_tail(&thread->waiting, transfer);
+            g_queue_push_tail(line, transfer);
         }
     }
     return (int)((next_us - now_us) / US_PER_MS) + 1;
+}
+
+static int begin_due(struct http_thread *thread)
+{
+    int urgent_ms = begin_line(thread, &thread->urgent, ACTIVE_MAX + URGENT_MAX);
+    int waiting_ms = begin_line(thread, &thread->waiting, ACTIVE_MAX);
+
+    return MIN(urgent_ms, waiting_ms);
 }
 
 static void end_answered(struct http_thread *thread)
@@ -258,8 +274,7 @@ static void *thread_main(void *user)
         wait_ms = begin_due(thread);
         curl_multi_perform(thread->multi, &running);
         end_answered(thread);
-        if (thread->active->len || !g_queue_is_empty(&thread->waiting))
-            wait_ms = MIN(wait_ms, begin_due(thread));
+        wait_ms = MIN(wait_ms, begin_due(thread));
         curl_multi_poll(thread->multi, NULL, 0, wait_ms, NULL);
     }
     return NULL;
@@ -299,13 +314,14 @@ static bool thread_start(struct http_engine *engine, struct http_thread *thread)
     int code;
 
     thread->engine = engine;
+    g_queue_init(&thread->urgent);
     g_queue_init(&thread->waiting);
     g_queue_init(&thread->incoming);
     thread->active = g_ptr_array_new();
     thread->idle = g_ptr_array_new_with_free_func(free_easy);
     pthread_mutex_init(&thread->lock, NULL);
     thread->multi = curl_multi_init();
-    curl_multi_setopt(thread->multi, CURLMOPT_MAXCONNECTS, (long)ACTIVE_MAX);
+    curl_multi_setopt(thread->multi, CURLMOPT_MAXCONNECTS, (long)(ACTIVE_MAX + URGENT_MAX));
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     code = pthread_create(&thread->thread, NULL, thread_main, thread);

@@ -606,6 +606,76 @@ Test(http, a_peer_that_is_gone_is_noticed_within_a_minute)
     cr_assert_eq(found, 1);
 }
 
+#define BULK 100
+
+static atomic_bool is_released;
+static atomic_uint held;
+static int bulk_left = BULK;
+
+static void hold_puts(struct script_exchange *exchange, void *user)
+{
+    if (g_str_equal(exchange->method, "PUT")) {
+        atomic_fetch_add(&held, 1);
+        while (!atomic_load(&is_released))
+            script_wait(exchange, 5);
+    }
+    ok(exchange);
+}
+
+/* More calls than go out at once, none of which is answered before RELEASE_WIRE. */
+static void fill_wire(unsigned deadline_ms)
+{
+    struct store_options options = {.threads = 1, .deadline_ms = deadline_ms};
+
+    start(hold_puts, &options);
+    for (unsigned i = 0; i < BULK; i++) {
+        g_autoptr(StoreCall) call = store_call_put("k", body, 1000);
+
+        store_start(store, call, count_down, &bulk_left);
+    }
+    while (atomic_load(&held) < 32)
+        g_usleep(1000);
+}
+
+static void release_wire(void)
+{
+    atomic_store(&is_released, true);
+    store_wait_idle(store);
+    cr_assert_eq(g_atomic_int_get(&bulk_left), 0);
+}
+
+/* A lease's beat has 5 s: it cannot wait until others have gone out. */
+Test(http, a_call_in_a_hurry_goes_before_others)
+{
+    g_autoptr(StoreCall) beat = store_call_new(STORE_HEAD, "k");
+    g_autoptr(GError) error = NULL;
+    int64_t start_ms;
+
+    fill_wire(0);
+    start_ms = now_ms();
+    beat->deadline_ms = 5000;
+    cr_expect(store_run(store, beat, &error), "%s", text_of(error));
+    cr_expect(now_ms() - start_ms < 1000, "%ld ms", (long)(now_ms() - start_ms));
+    release_wire();
+    cr_assert_leq(script_server_connections(server), 33);
+}
+
+/* The wire is full of calls that are in a hurry themselves. */
+Test(http, a_call_that_finds_no_place_ends_at_its_deadline)
+{
+    g_autoptr(StoreCall) late = store_call_new(STORE_HEAD, "k");
+    g_autoptr(GError) error = NULL;
+    int64_t start_ms;
+
+    fill_wire(8000);
+    start_ms = now_ms();
+    late->deadline_ms = 500;
+    error = script_store_failure(store, late);
+    cr_expect(error_is(error, ETIMEDOUT), "%s", text_of(error));
+    cr_expect(now_ms() - start_ms < 2000, "%ld ms", (long)(now_ms() - start_ms));
+    release_wire();
+}
+
 static void garbage(struct script_exchange *exchange, void *user)
 {
     if (exchange->number > 2) {
