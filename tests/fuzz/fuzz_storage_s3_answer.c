@@ -72,6 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     op.call = make_call(data[0] % STORE_VERBS);
     op.write_id = g_strdup("id");
     op.http.status = statuses[data[1] % G_N_ELEMENTS(statuses)];
+    op.http.method = op.call->verb == STORE_HEAD ? "HEAD" : "GET";
     op.http.headers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     body = take_headers(op.http.headers, text);
     op.http.body = g_string_new(body);
