@@ -11,6 +11,7 @@
 #define TTL_MS      20000
 #define COALESCE_MS 50
 #define ASK_MS      100
+#define UNHEARD_MS  5000 /* less than the store waits for an answer before it sends once more */
 
 static int64_t now_ms(void)
 {
@@ -296,10 +297,55 @@ static bool is_sure_now(struct lease *lease)
     return sure;
 }
 
-void lease_release(struct lease *lease)
+/* --- giving it back --- */
+
+/* So long that nobody can have taken it before the end, and too short to be sent once more when no
+ * answer comes. */
+static unsigned last_ms(const struct lease *lease)
 {
+    return MIN(lease->ttl_ms / BEATS_PER_TTL, UNHEARD_MS);
+}
+
+/* Whether what is there is our last body; ESTALE: it is another one. The clock says nothing of the
+ * time that this machine was asleep. Without beats. */
+static bool is_as_written(struct lease *lease, GError **error)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_HEAD, lease->key);
+
+    call->deadline_ms = last_ms(lease);
+    return store_run(lease->store, call, error) &&
+           (g_strcmp0(call->object.etag, lease->etag) == 0 ||
+            error_set(error, ESTALE, "%s has changed", lease->key));
+}
+
+/* Whether it is ours for as long as a DELETE may take. */
+static bool is_ours_to_delete(struct lease *lease, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    bool same = !lease->exclusive || is_as_written(lease, &why);
+
+    if (same && is_sure_now(lease))
+        return true;
+    if (same || error_is(why, ESTALE)) /* a beat of ours, maybe, whose answer was lost */
+        return lease_beat(lease, error);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
+}
+
+/* A DELETE takes no condition, and once it is carried out the key is free: one that is sent again,
+ * or late, would hit the next mount's lease. Rather than that, ours is left to lapse. */
+void lease_give_back(struct lease *lease)
+{
+    g_autoptr(StoreCall) call = store_call_new(STORE_DELETE, lease->key);
     g_autoptr(GError) error = NULL;
 
+    call->deadline_ms = lease->exclusive ? last_ms(lease) : 0;
+    if (!is_ours_to_delete(lease, &error) || !store_run(lease->store, call, &error))
+        log_info("the lease is left to lapse: %s", error->message);
+}
+
+void lease_release(struct lease *lease)
+{
     if (!lease)
         return;
     if (!is_settled(lease)) {
@@ -307,10 +353,7 @@ void lease_release(struct lease *lease)
         return;
     }
     stop_beating(lease);
-    /* S3's DELETE takes no condition. Within its ttl the lease can be nobody else's. */
-    if ((is_sure_now(lease) || lease_beat(lease, &error)) &&
-        !store_delete(lease->store, lease->key, &error))
-        log_info("the lease stays until it lapses: %s", error->message);
+    lease_give_back(lease);
     lease_free(lease);
 }
 

@@ -31,7 +31,8 @@ struct lease *lease_acquire(struct store *store, const struct lease_options *opt
                             struct lease_record **previous, GError **error);
 
 /* Gives it back: its object is deleted, if it still is ours. With something under way, or left by
- * the one before, it stays, for the next mount to find. Takes NULL. */
+ * the one before, it stays, for the next mount to find; and when the store does not answer in
+ * time, until it lapses. Takes NULL. */
 void lease_release(struct lease *lease);
 
 /* Ends like a process that is killed: its object stays, for the next mount to find what is under

@@ -40,5 +40,8 @@ bool lease_put(struct lease *lease, const char *body, const char *condition, uns
 /* Writes the next body, over our last one. ESTALE: it is not ours any more. */
 bool lease_beat(struct lease *lease, GError **error);
 
+/* Deletes the object, if it still is ours and surely stays so meanwhile. Without beats. */
+void lease_give_back(struct lease *lease);
+
 bool lease_take(struct lease *lease, const struct lease_options *options,
                 struct lease_record **previous, GError **error);

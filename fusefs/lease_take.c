@@ -250,6 +250,6 @@ bool lease_take(struct lease *lease, const struct lease_options *options,
         return false;
     ok = lease->exclusive ? check_writers(lease, error) : check_owner(lease, error);
     if (!ok && lease_record_is_settled(lease->record))
-        store_delete(lease->store, lease->key, NULL);
+        lease_give_back(lease);
     return ok;
 }
