@@ -97,19 +97,21 @@ def counted(s3_store, proxy, directory):
     mount.kill()
 
 
-def put_large(s3, key):
-    """LARGE_MIB MiB, mostly put together by the store itself."""
+@pytest.fixture
+def piece(s3_store):
+    """"large", LARGE_MIB MiB, which the store itself puts together of copies of this. Before anything is
+    mounted: a mount that has the prefix for itself need not see what others put there."""
     piece = os.urandom(64 * MIB)
-    s3.client.put_object(Bucket=s3.bucket, Key=s3.prefix + "piece", Body=piece)
-    full = {"Bucket": s3.bucket, "Key": s3.prefix + key}
-    upload = s3.client.create_multipart_upload(**full)["UploadId"]
+    s3_store.put("piece", piece)
+    large = {"Bucket": s3_store.bucket, "Key": s3_store.prefix + "large"}
+    upload = s3_store.client.create_multipart_upload(**large)["UploadId"]
     parts = []
     for number in range(1, LARGE_MIB // 64 + 1):
-        answer = s3.client.upload_part_copy(
-            **full, UploadId=upload, PartNumber=number,
-            CopySource={"Bucket": s3.bucket, "Key": s3.prefix + "piece"})
+        answer = s3_store.client.upload_part_copy(
+            **large, UploadId=upload, PartNumber=number,
+            CopySource={"Bucket": s3_store.bucket, "Key": s3_store.prefix + "piece"})
         parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
-    s3.client.complete_multipart_upload(**full, UploadId=upload, MultipartUpload={"Parts": parts})
+    s3_store.client.complete_multipart_upload(**large, UploadId=upload, MultipartUpload={"Parts": parts})
     return piece
 
 
@@ -118,8 +120,7 @@ def read_range(s3, key, start, size):
                                 Range=f"bytes={start}-{start + size - 1}")["Body"].read()
 
 
-def test_an_append_to_a_large_object_sends_little(s3_store, proxy, counted):
-    piece = put_large(s3_store, "large")
+def test_an_append_to_a_large_object_sends_little(s3_store, piece, proxy, counted):
     tail = os.urandom(MIB)
     before = proxy.sent
     with open(counted.path / "large", "ab") as file:
@@ -131,8 +132,7 @@ def test_an_append_to_a_large_object_sends_little(s3_store, proxy, counted):
     assert read_range(s3_store, "large", size - 64 * MIB, 64 * MIB) == piece
 
 
-def test_a_few_bytes_in_the_middle_send_little(s3_store, proxy, counted):
-    piece = put_large(s3_store, "large")
+def test_a_few_bytes_in_the_middle_send_little(s3_store, piece, proxy, counted):
     before = proxy.sent
     at = LARGE_MIB // 2 * MIB + 12345
     with open(counted.path / "large", "r+b", buffering=0) as file:
@@ -146,8 +146,7 @@ def test_a_few_bytes_in_the_middle_send_little(s3_store, proxy, counted):
     assert os.stat(counted.path / "large").st_size == LARGE_MIB * MIB
 
 
-def test_a_truncation_of_a_large_object_sends_little(s3_store, proxy, counted):
-    piece = put_large(s3_store, "large")
+def test_a_truncation_of_a_large_object_sends_little(s3_store, piece, proxy, counted):
     before = proxy.sent
     os.truncate(counted.path / "large", 64 * MIB + 100)
     assert proxy.sent - before < 16 * MIB
