@@ -46,6 +46,7 @@ struct upload {
     int error;        /* the first one of a part, or of its begin */
     bool in_doubt;    /* its commit may have been carried out */
     bool is_lost;     /* the store has it no more, nor bytes that only it had */
+    bool lost_copy;   /* a part could not be copied: the source is gone, or the upload */
     char *lineage;    /* that its metadata tell */
     GPtrArray *parts; /* struct part*, ascending and touching from 0 */
     uint64_t end;     /* where the last part ends */

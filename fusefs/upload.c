@@ -118,14 +118,6 @@ bool part_is_short(struct fs *fs, const struct part *part)
     return !part->copied && part->end - part->start < store_caps(fs->store)->min_part_bytes;
 }
 
-/* A base object that is gone was replaced, as one with another ETag was. */
-static int part_error(const struct store_call *call)
-{
-    int error = error_errno(call->error);
-
-    return error == ENOENT && call->verb == STORE_COPY_PART ? ESTALE : error;
-}
-
 /* No file's any more, and nothing of it is under way: a part that came behind the abort would stay
  * in the store. One whose commit may go on is left to that. */
 static void end_orphan(struct fs *fs, struct upload *upload)
@@ -149,7 +141,9 @@ static void part_done(struct store_call *call, void *user)
     if (call->error) {
         part->state = PART_FAILED;
         if (!context->upload->error)
-            context->upload->error = part_error(call);
+            context->upload->error = error_errno(call->error);
+        if (call->verb == STORE_COPY_PART && error_is(call->error, ENOENT))
+            context->upload->lost_copy = true;
         if (!orphan)
             upload_complain(fs, "upload", call);
     } else {

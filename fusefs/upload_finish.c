@@ -220,6 +220,8 @@ static int start_over(struct fs *fs, struct inode *inode, struct layout *snapsho
     bool is_taken = layout_only_in_part(snapshot, 0, layout_size(snapshot));
 
     if (layout_only_in_part(&inode->layout, 0, inode->size)) {
+        if (inode->upload->lost_copy)
+            return ESTALE;
         if (!inode->upload->is_lost)
             log_error("%s: the store has lost its upload, and with it bytes that were nowhere "
                       "else; the file must be written anew",
@@ -335,8 +337,14 @@ int upload_finish(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                   struct layout *snapshot, const char *key, char **etag)
 {
     int error = try_finish(fs, caller, inode, snapshot, key, etag);
+    bool lost_copy;
 
     if (error == ENOENT) /* the upload is gone: once more from the beginning, if that can be */
         error = try_finish(fs, caller, inode, snapshot, key, etag);
-    return error == ENOENT ? EIO : error;
+    if (error != ENOENT)
+        return error;
+    pthread_mutex_lock(&inode->lock);
+    lost_copy = inode->upload && inode->upload->lost_copy;
+    pthread_mutex_unlock(&inode->lock);
+    return lost_copy ? ESTALE : EIO; /* the base object, and not the upload, is gone */
 }

@@ -621,6 +621,33 @@ Test(failures, a_lost_upload_is_begun_anew)
     cr_expect_eq(data[4 * MIB - 1], 'd');
     fs_release(fs, file);
 }
+Test(failures, a_lost_upload_of_copied_parts_is_begun_anew)
+{
+    struct stat st;
+    struct fs_file *file, *again;
+    pthread_t thread;
+    void *error;
+    bool keep;
+    size_t size;
+    file = create("a", &st);
+    put(file, 0, 8 * MIB, 'a');
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_WRONLY, &again, &keep), 0);
+    held_store_hold(store, STORE_COPY_PART, NULL);
+    put(again, 8 * MIB, 2 * MIB, 'b');
+    pthread_create(&thread, NULL, do_sync, again);
+    while (held_store_waiting(store) < 1)
+        g_usleep(1000);
+    abort_uploads();
+    held_store_release(store);
+    pthread_join(thread, &error);
+    cr_expect_eq(GPOINTER_TO_INT(error), 0, "%d", GPOINTER_TO_INT(error));
+    g_autofree char *data = in_store("a", &size);
+    cr_assert_eq(size, 10 * MIB);
+    cr_expect(data[0] == 'a' && data[8 * MIB - 1] == 'a' && data[8 * MIB] == 'b');
+    fs_release(fs, again);
+}
 Test(failures_small, a_lost_upload_with_bytes_of_its_own_holds_nobody_up)
 {
     struct fs_file *file, *other;
