@@ -189,7 +189,7 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
     if (!*key)
         return atomic_load(&inode->replaced) ? ESTALE : 0; /* it has just lost its name */
     call = store_call_new(STORE_HEAD, key);
-    error = late_wait(fs, caller, key);
+    error = is_directory(inode) ? 0 : late_wait(fs, caller, key);
     if (!error)
         error = run_call(fs, caller, call);
     if (error == ENOENT)

@@ -40,11 +40,9 @@ static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inod
 
     pthread_mutex_lock(&inode->lock);
     while (!error && inode->vanished && inode->publishing && !inode->handles) {
-        if (!is_late)
-            reopens_add(fs->reopens, caller->task); /* before the next name goes */
         is_late = true;
+        reopens_wait(fs->reopens, caller->task, inode->ino);
         wait_changed(inode, 100);
-        reopens_renew(fs->reopens, caller->task);
         error = is_interrupted(caller) ? EINTR : 0;
     }
     if (!error && ((inode->vanished && !inode->handles) || atomic_load(&inode->replaced)))
@@ -55,9 +53,11 @@ static int file_join(struct fs *fs, struct fs_caller *caller, struct inode *inod
         inode->grown = false;
     }
     pthread_mutex_unlock(&inode->lock);
-    if (error == ESTALE && !is_late)
+    if (error == ESTALE && is_late)
+        reopens_tell(fs->reopens, inode->ino); /* as whoever took the name has, mostly */
+    else if (error == ESTALE)
         reopens_add(fs->reopens, caller->task);
-    else if (error != ESTALE)
+    else
         reopens_end(fs->reopens, caller->task);
     return error;
 }

@@ -124,6 +124,7 @@ bool fs_is_hopeless(struct fs *fs)
     return fs_has_lost_lease(fs) || (all->len && !hope);
 }
 
+/* What is unsaved, and what the store still is at. */
 static GPtrArray *dirty_paths(struct fs *fs)
 {
     GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
@@ -138,6 +139,7 @@ static GPtrArray *dirty_paths(struct fs *fs)
     }
     pthread_mutex_unlock(&fs->dirty_lock);
     pthread_mutex_unlock(&fs->lock);
+    late_list(fs, paths);
     return paths;
 }
 

@@ -228,15 +228,18 @@ struct waiter *start_call(struct fs *fs, struct store_call *call);
 int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
                 struct waiter *waiter);
 bool is_interrupted(struct fs_caller *caller);
+bool maybe_carried_out(int error);                   /* what a call failed with; 0: no */
 bool caller_is_over(void *caller);                   /* the same, for leases */
 bool wait_changed(struct inode *inode, unsigned ms); /* inode->lock held; false: timed out */
 int object_copy(struct fs *fs, struct fs_caller *caller, const char *from, const char *to,
                 uint64_t size, const char *etag, GHashTable *metadata, char **new_etag);
 /* --- late.c: what the store still does for who was told EINTR --- */
 void late_begin(struct fs *fs, const char *key);
-void late_end(struct fs *fs, const char *key); /* on the store's threads */
+void late_end(struct fs *fs, const struct store_call *call); /* on the store's threads */
 /* What is late at KEY is removed when it has ended. False: it has ended already. */
 bool late_undo(struct fs *fs, const char *key);
+bool late_is(struct fs *fs, const char *key);
+void late_list(struct fs *fs, GPtrArray *keys); /* char* */
 /* Until nothing is late at KEY, or below it when it ends in '/'. 0 or EINTR. */
 int late_wait(struct fs *fs, struct fs_caller *caller, const char *key);
 

@@ -5,6 +5,7 @@
  * threads: notes_lock guards them; they end on the store's threads.
  */
 #include "fusefs/fs_internal.h"
+#include "fusefs/upload.h"
 
 #include <string.h>
 
@@ -30,27 +31,51 @@ static void undone(struct store_call *call, void *user)
 
 void late_begin(struct fs *fs, const char *key)
 {
-    struct late *late = g_new0(struct late, 1);
-
     pthread_mutex_lock(&fs->notes_lock);
-    g_hash_table_replace(fs->late, g_strdup(key), late);
+    g_hash_table_replace(fs->late, g_strdup(key), g_new0(struct late, 1));
     pthread_mutex_unlock(&fs->notes_lock);
 }
 
-void late_end(struct fs *fs, const char *key)
+void late_end(struct fs *fs, const struct store_call *call)
 {
+    int error = error_errno(call->error);
+    bool may_undo = (!error || maybe_carried_out(error)) && !fs_has_lost_lease(fs);
     g_autoptr(StoreCall) remove = NULL;
     const struct late *late;
 
+    if (!error && call->verb == STORE_COMMIT)
+        upload_forget(fs, call->key, call->upload_id);
     pthread_mutex_lock(&fs->notes_lock);
-    late = g_hash_table_lookup(fs->late, key);
-    if (late->undo)
-        remove = store_call_new(STORE_DELETE, key);
+    late = g_hash_table_lookup(fs->late, call->key);
+    if (late && late->undo && may_undo)
+        remove = store_call_new(STORE_DELETE, call->key);
+    else
+        g_hash_table_remove(fs->late, call->key);
     pthread_mutex_unlock(&fs->notes_lock);
     if (remove)
         store_start(fs->store, remove, undone, fs);
-    else
-        end(fs, key);
+}
+
+bool late_is(struct fs *fs, const char *key)
+{
+    bool is;
+
+    pthread_mutex_lock(&fs->notes_lock);
+    is = g_hash_table_contains(fs->late, key);
+    pthread_mutex_unlock(&fs->notes_lock);
+    return is;
+}
+
+void late_list(struct fs *fs, GPtrArray *keys)
+{
+    GHashTableIter iter;
+    gpointer key;
+
+    pthread_mutex_lock(&fs->notes_lock);
+    g_hash_table_iter_init(&iter, fs->late);
+    while (g_hash_table_iter_next(&iter, &key, NULL))
+        g_ptr_array_add(keys, g_strdup(key));
+    pthread_mutex_unlock(&fs->notes_lock);
 }
 
 bool late_undo(struct fs *fs, const char *key)

@@ -179,6 +179,8 @@ void inode_publish_end(struct fs *fs, struct inode *inode)
     inode->version++;
     if (journal_tells_of(inode) && !inode_is_dirty(inode))
         journal_clean(fs, inode); /* told anew of, where its turn was held for a new name */
+    if (inode->vanished)
+        reopens_tell(fs->reopens, inode->ino);
     staged = inode_end_vanished(fs, inode);
     pthread_cond_broadcast(&inode->changed);
     pthread_mutex_unlock(&inode->lock);
@@ -262,7 +264,7 @@ static int publish_once(struct publish *p)
     end_publish(p, error, now_ms() - began);
     /* Before the snapshot gives up memory that the journal tells of. */
     journal_published(fs, inode, !error && p->goal == GOAL_VISIBLE);
-    if (error && !p->etag && (p->in_doubt || (inode->upload && inode->upload->in_doubt)))
+    if (error && !p->etag && p->to && (p->in_doubt || (inode->upload && inode->upload->in_doubt)))
         doubt_keep(p);
     else if (p->etag)
         g_clear_pointer(&inode->doubt, doubt_free);

@@ -37,15 +37,6 @@ static void set_base(struct fs *fs, struct inode *inode, const char *key, const 
     pthread_mutex_unlock(&inode->lock);
 }
 
-/* A copy that nobody waits for any more, to a name that was not there. */
-static void undo_copy(struct fs *fs, const char *key)
-{
-    g_autoptr(StoreCall) remove = store_call_new(STORE_DELETE, key);
-
-    if (run_call(fs, NULL, remove))
-        log_warning("a copy may stay at %s: %s", key, remove->error->message);
-}
-
 /* Whether KEY, whose removal failed, is surely there. Its removal may not have been heard. */
 static bool is_there(struct fs *fs, const char *key)
 {
@@ -73,10 +64,11 @@ static int rename_file(struct fs *fs, struct fs_caller *caller, struct inode *in
     size = inode->base_size;
     pthread_mutex_unlock(&inode->lock);
     error = fs_assure_lease(fs, caller, to);
-    if (!error && etag)
+    if (!error && etag) {
         error = object_copy(fs, caller, from, to, size, etag, NULL, &new_etag);
-    if (error == EINTR && is_new && !late_undo(fs, to))
-        undo_copy(fs, to);
+        if (error == EINTR && is_new)
+            late_undo(fs, to);
+    }
     if (!error && etag)
         set_base(fs, inode, to, new_etag); /* before the old one goes: readers go on */
     if (!error) {

@@ -8,6 +8,7 @@
 
 struct expected {
     pid_t task;
+    uint64_t ino; /* what it waits for; 0: it was told */
     int64_t until_us;
 };
 
@@ -36,40 +37,69 @@ static void drop(struct reopens *reopens, unsigned i)
     reopens->expected[i] = reopens->expected[--reopens->count];
 }
 
-static bool drop_task(struct reopens *reopens, pid_t task)
+static struct expected *find(struct reopens *reopens, pid_t task)
 {
     for (unsigned i = 0; i < reopens->count; i++)
-        if (reopens->expected[i].task == task) {
-            drop(reopens, i);
-            return true;
-        }
-    return false;
+        if (reopens->expected[i].task == task)
+            return &reopens->expected[i];
+    return NULL;
+}
+
+static void add(struct reopens *reopens, pid_t task, uint64_t ino)
+{
+    if (reopens->count < EXPECTED_MAX)
+        reopens->expected[reopens->count++] =
+            (struct expected){task, ino, g_get_monotonic_time() + REOPEN_MS * 1000};
+}
+
+static void tell(struct expected *expected)
+{
+    expected->ino = 0;
+    expected->until_us = g_get_monotonic_time() + REOPEN_MS * 1000;
+}
+
+void reopens_wait(struct reopens *reopens, pid_t task, uint64_t ino)
+{
+    pthread_mutex_lock(&reopens->lock);
+    if (!find(reopens, task))
+        add(reopens, task, ino);
+    pthread_mutex_unlock(&reopens->lock);
+}
+
+void reopens_tell(struct reopens *reopens, uint64_t ino)
+{
+    if (!reopens->count)
+        return;
+    pthread_mutex_lock(&reopens->lock);
+    for (unsigned i = 0; i < reopens->count; i++)
+        if (reopens->expected[i].ino == ino)
+            tell(&reopens->expected[i]);
+    pthread_mutex_unlock(&reopens->lock);
 }
 
 void reopens_add(struct reopens *reopens, pid_t task)
 {
-    pthread_mutex_lock(&reopens->lock);
-    if (!drop_task(reopens, task) && reopens->count < EXPECTED_MAX)
-        reopens->expected[reopens->count++] =
-            (struct expected){task, g_get_monotonic_time() + REOPEN_MS * 1000};
-    pthread_mutex_unlock(&reopens->lock);
-}
+    struct expected *known;
 
-void reopens_renew(struct reopens *reopens, pid_t task)
-{
     pthread_mutex_lock(&reopens->lock);
-    for (unsigned i = 0; i < reopens->count; i++)
-        if (reopens->expected[i].task == task)
-            reopens->expected[i].until_us = g_get_monotonic_time() + REOPEN_MS * 1000;
+    known = find(reopens, task);
+    if (known)
+        drop(reopens, (unsigned)(known - reopens->expected));
+    else
+        add(reopens, task, 0);
     pthread_mutex_unlock(&reopens->lock);
 }
 
 void reopens_end(struct reopens *reopens, pid_t task)
 {
+    const struct expected *known;
+
     if (!reopens->count)
         return;
     pthread_mutex_lock(&reopens->lock);
-    drop_task(reopens, task);
+    known = find(reopens, task);
+    if (known)
+        drop(reopens, (unsigned)(known - reopens->expected));
     pthread_mutex_unlock(&reopens->lock);
 }
 
@@ -78,7 +108,7 @@ static void drop_overdue(struct reopens *reopens)
     int64_t now_us = g_get_monotonic_time();
 
     for (unsigned i = reopens->count; i-- > 0;)
-        if (reopens->expected[i].until_us <= now_us)
+        if (!reopens->expected[i].ino && reopens->expected[i].until_us <= now_us)
             drop(reopens, i);
 }
 
@@ -91,20 +121,22 @@ bool reopens_expect_task(struct reopens *reopens, pid_t task)
     pthread_mutex_lock(&reopens->lock);
     drop_overdue(reopens);
     for (unsigned i = 0; i < reopens->count; i++)
-        is_expected = is_expected || reopens->expected[i].task == task;
+        is_expected =
+            is_expected || (reopens->expected[i].task == task && !reopens->expected[i].ino);
     pthread_mutex_unlock(&reopens->lock);
     return is_expected;
 }
 
 bool reopens_expect_any(struct reopens *reopens)
 {
-    bool is_any;
+    bool is_any = false;
 
     if (!reopens->count)
         return false;
     pthread_mutex_lock(&reopens->lock);
     drop_overdue(reopens);
-    is_any = reopens->count > 0;
+    for (unsigned i = 0; i < reopens->count; i++)
+        is_any = is_any || !reopens->expected[i].ino;
     pthread_mutex_unlock(&reopens->lock);
     return is_any;
 }

@@ -12,6 +12,7 @@
 #define FUSEFS_REOPEN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define REOPEN_MS 1000 /* who does not come again, being killed, is not waited for longer */
@@ -21,13 +22,16 @@ struct reopens;
 struct reopens *reopens_new(void);
 void reopens_free(struct reopens *reopens);
 
-/* TASK (a thread's id; all that are unknown are 0) is about to be told to open once more. When it
- * was told before, it is not waited for again: the program has the error. */
+/* TASK (a thread's id; all that are unknown are 0) waits for what becomes of INO's name, and may be
+ * told to open once more. */
+void reopens_wait(struct reopens *reopens, pid_t task, uint64_t ino);
+/* INO's name is gone: who waits for that will be told. */
+void reopens_tell(struct reopens *reopens, uint64_t ino);
+/* TASK is told. When it was told before, it is not waited for again: the program has the error. */
 void reopens_add(struct reopens *reopens, pid_t task);
-/* It is still about to be told: the time for which it is waited for begins anew. */
-void reopens_renew(struct reopens *reopens, pid_t task);
 /* It did, or it will not. */
 void reopens_end(struct reopens *reopens, pid_t task);
+/* Whether TASK, or anybody, was told. */
 bool reopens_expect_task(struct reopens *reopens, pid_t task);
 bool reopens_expect_any(struct reopens *reopens);
 

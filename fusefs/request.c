@@ -90,7 +90,7 @@ static void wake(struct store_call *call, void *user)
     pthread_cond_signal(&waiter->cond);
     pthread_mutex_unlock(&waiter->lock);
     if (waiter->left_to)
-        late_end(waiter->left_to, call->key);
+        late_end(waiter->left_to, call);
     waiter_unref(waiter);
 }
 
@@ -109,6 +109,11 @@ static void note_time(struct fs *fs, int64_t store_ns)
 
     while (store_ns > latest && !atomic_compare_exchange_weak(&fs->store_ns, &latest, store_ns))
         ;
+}
+
+bool maybe_carried_out(int error)
+{
+    return error == EINTR || error == EIO || error == ETIMEDOUT || error == EHOSTUNREACH;
 }
 
 /* Whether a server goes on with CALL for long when nobody waits for its answer. */
@@ -224,12 +229,14 @@ static int copy_in_parts(struct fs *fs, struct fs_caller *caller, const char *fr
         upload_abort(fs, to, begin->upload_id);
         return error;
     }
-    /* From here on it is not aborted: a commit that goes on would lose its parts. */
+    /* Not aborted when the commit may go on: the object would lose its parts. */
     error = run_call(fs, caller, commit);
     if (!error && new_etag)
         *new_etag = g_strdup(commit->object.etag);
     if (!error)
         upload_forget(fs, to, begin->upload_id);
+    else if (!maybe_carried_out(error))
+        upload_abort(fs, to, begin->upload_id);
     return error;
 }
 

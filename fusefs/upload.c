@@ -119,10 +119,10 @@ bool part_is_short(struct fs *fs, const struct part *part)
 }
 
 /* No file's any more, and nothing of it is under way: a part that came behind the abort would stay
- * in the store. One whose commit may go on is left to that. */
+ * in the store. One whose commit goes on is left to that. */
 static void end_orphan(struct fs *fs, struct upload *upload)
 {
-    if (upload->id && !upload->in_doubt)
+    if (upload->id && !late_is(fs, upload->key))
         upload_abort(fs, upload->key, upload->id);
     upload_free(upload);
 }

@@ -324,7 +324,7 @@ static int try_finish(struct fs *fs, struct fs_caller *caller, struct inode *ino
     pthread_mutex_lock(&inode->lock);
     if (error)
         inode->upload->error = error; /* nothing more is sent until the next publish */
-    inode->upload->in_doubt = error && error != ENOENT;
+    inode->upload->in_doubt = maybe_carried_out(error);
     if (error && error != EINTR)
         upload_complain(fs, "commit", commit);
     if (!error)

@@ -124,7 +124,9 @@ bool cache_prune(struct store *root, const char *repo, const char *workflow, uin
                  GError **error)
 {
     g_autofree char *prefix = workflow_prefix(repo, workflow);
+    g_autoptr(GError) why = NULL;
 
-    return store_abort_uploads(root, prefix, error) &&
-           store_delete_prefix(root, prefix, count, error);
+    if (!store_abort_uploads(root, prefix, &why))
+        log_warning("uploads that were not finished may stay below %s: %s", prefix, why->message);
+    return store_delete_prefix(root, prefix, count, error);
 }

@@ -216,6 +216,48 @@ Test(late, a_commit)
     fs_release(fs, large);
 }
 
+/* What is in doubt stays so, and can be settled. */
+Test(late, a_second_signal_behind_a_commit)
+{
+    struct fs_caller who = {.uid = 1, .gid = 2, .interrupted = is_over};
+    struct stat st;
+
+    large = create("f", &st);
+    write_bytes(large, 'a', 9 * MIB);
+    interrupt_at(STORE_COMMIT, sync_large);
+    cr_expect_eq(sync_large(&who), EINTR);
+    write_bytes(large, 'b', 10 * MIB);
+    held_store_release(store);
+    cr_expect_eq(sync_large(&caller), 0);
+    expect_saved("f", 'b', 10 * MIB);
+    fs_release(fs, large);
+}
+
+Test(late, a_drain_waits_and_says_for_what)
+{
+    g_autoptr(GPtrArray) unsaved = NULL;
+
+    make("from", 'a', 3 * MIB);
+    interrupt_at(STORE_COPY, rename_file);
+    cr_expect_not(fs_drain(fs, 300, &unsaved));
+    cr_assert(unsaved && unsaved->len == 1);
+    cr_expect_str_eq(unsaved->pdata[0], "to");
+    held_store_release(store);
+    cr_expect(fs_drain(fs, 5000, NULL));
+    cr_expect_not(exists("to"));
+}
+
+/* A store that never answered has nothing to undo, and holds nobody up. */
+Test(late, a_copy_that_was_refused_is_not_undone)
+{
+    make("from", 'a', 100);
+    interrupt_at(STORE_COPY, rename_file);
+    cr_assert(store_write(below, "to", "other", 5, NULL, NULL, NULL));
+    held_store_drop(store, EACCES);
+    cr_assert_eq(late_wait(fs, &caller, "to"), 0);
+    cr_expect(exists("to"));
+}
+
 static int rename_directory(struct fs_caller *who)
 {
     return fs_rename(fs, who, FS_ROOT, "d", FS_ROOT, "e", 0);

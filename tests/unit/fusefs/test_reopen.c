@@ -159,6 +159,42 @@ Test(reopen, a_name_that_stays_for_now_can_be_opened)
     pthread_join(moving, NULL);
 }
 
+static void *open_f(void *ino)
+{
+    return GINT_TO_POINTER(open_once(&late, GPOINTER_TO_SIZE(ino)));
+}
+
+/* Who waits for one name is in the way of that one alone. */
+Test(reopen, other_names_go_meanwhile)
+{
+    int64_t began_us;
+    pthread_t moving, opening;
+    uint64_t ino;
+    void *error;
+
+    make("f");
+    make("new");
+    make("g");
+    cr_assert_eq(look_up(&late, &ino), 0);
+    held_store_hold(store, STORE_COPY, NULL);
+    pthread_create(&moving, NULL, move_new, NULL);
+    while (held_store_waiting(store) < 1)
+        g_usleep(1000);
+    pthread_create(&opening, NULL, open_f, GSIZE_TO_POINTER(ino));
+    g_usleep(100000);
+    began_us = g_get_monotonic_time();
+    cr_expect_eq(fs_unlink(fs, &other, FS_ROOT, "g"), 0);
+    cr_expect_lt(g_get_monotonic_time() - began_us, 500000);
+    held_store_release(store);
+    pthread_join(opening, &error);
+    cr_expect_eq(GPOINTER_TO_INT(error), ESTALE);
+    cr_expect(reopens_expect_any(fs->reopens));
+    pthread_join(moving, NULL);
+    cr_assert_eq(look_up(&late, &ino), 0);
+    cr_expect_eq(open_once(&late, ino), 0);
+    cr_expect_not(reopens_expect_any(fs->reopens));
+}
+
 Test(reopen, who_never_comes_is_not_waited_for_for_long)
 {
     int64_t began_us = g_get_monotonic_time();
