@@ -13,7 +13,7 @@ RECORDED = TOP / "tests/bench/recorded.json"
 WORSE = 1.3
 SIZE_MIB = 192
 SMALL_COUNT = 200
-ROUNDS, MORE_ROUNDS = 3, 6
+ROUNDS, MORE_ROUNDS = 3, 12
 
 
 def one_round(world, server, number, times):
