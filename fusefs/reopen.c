@@ -77,29 +77,30 @@ void reopens_tell(struct reopens *reopens, uint64_t ino)
     pthread_mutex_unlock(&reopens->lock);
 }
 
-void reopens_add(struct reopens *reopens, pid_t task)
+/* False: nothing is known of it. */
+static bool drop_task(struct reopens *reopens, pid_t task)
 {
-    struct expected *known;
+    const struct expected *known = find(reopens, task);
 
-    pthread_mutex_lock(&reopens->lock);
-    known = find(reopens, task);
     if (known)
         drop(reopens, (unsigned)(known - reopens->expected));
-    else
+    return known;
+}
+
+void reopens_add(struct reopens *reopens, pid_t task)
+{
+    pthread_mutex_lock(&reopens->lock);
+    if (!drop_task(reopens, task))
         add(reopens, task, 0);
     pthread_mutex_unlock(&reopens->lock);
 }
 
 void reopens_end(struct reopens *reopens, pid_t task)
 {
-    const struct expected *known;
-
     if (!reopens->count)
         return;
     pthread_mutex_lock(&reopens->lock);
-    known = find(reopens, task);
-    if (known)
-        drop(reopens, (unsigned)(known - reopens->expected));
+    drop_task(reopens, task);
     pthread_mutex_unlock(&reopens->lock);
 }
 
@@ -112,31 +113,30 @@ static void drop_overdue(struct reopens *reopens)
             drop(reopens, i);
 }
 
-bool reopens_expect_task(struct reopens *reopens, pid_t task)
+/* Whether somebody was told: TASK, or, where it is NULL, anybody. */
+static bool is_told(struct reopens *reopens, const pid_t *task)
 {
-    bool is_expected = false;
+    bool is = false;
 
     if (!reopens->count)
         return false;
     pthread_mutex_lock(&reopens->lock);
     drop_overdue(reopens);
-    for (unsigned i = 0; i < reopens->count; i++)
-        is_expected =
-            is_expected || (reopens->expected[i].task == task && !reopens->expected[i].ino);
+    for (unsigned i = 0; i < reopens->count; i++) {
+        const struct expected *expected = &reopens->expected[i];
+
+        is = is || (!expected->ino && (!task || expected->task == *task));
+    }
     pthread_mutex_unlock(&reopens->lock);
-    return is_expected;
+    return is;
+}
+
+bool reopens_expect_task(struct reopens *reopens, pid_t task)
+{
+    return is_told(reopens, &task);
 }
 
 bool reopens_expect_any(struct reopens *reopens)
 {
-    bool is_any = false;
-
-    if (!reopens->count)
-        return false;
-    pthread_mutex_lock(&reopens->lock);
-    drop_overdue(reopens);
-    for (unsigned i = 0; i < reopens->count; i++)
-        is_any = is_any || !reopens->expected[i].ino;
-    pthread_mutex_unlock(&reopens->lock);
-    return is_any;
+    return is_told(reopens, NULL);
 }

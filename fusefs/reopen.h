@@ -6,10 +6,9 @@
  * only after those who were told have come again, and they do not find one that is just being
  * taken away.
  *
- * Threads: any.
+ * threads: any.
  */
-#ifndef FUSEFS_REOPEN_H
-#define FUSEFS_REOPEN_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,5 +33,3 @@ void reopens_end(struct reopens *reopens, pid_t task);
 /* Whether TASK, or anybody, was told. */
 bool reopens_expect_task(struct reopens *reopens, pid_t task);
 bool reopens_expect_any(struct reopens *reopens);
-
-#endif
