@@ -7,7 +7,7 @@ import pathlib
 import platform
 import re
 
-COLOURS = {"raw": "#9e9e9e", "dstack": "#1565c0", "s3fs": "#ef6c00", "rclone": "#6a1b9a"}
+COLOURS = {"raw": "#9e9e9e", "dstack": "#1565c0", "s3fs": "#ef6c00", "rclone": "#6a1b9a", "nothing": "#cfd8dc"}
 
 
 def machine():

@@ -1,8 +1,8 @@
 """Servers, clients and clocks of scripts/bench: what each line of the table is measured with.
 
 A Server is where clients connect; a Proxy in front of one counts bytes and may hold answers back.
-Mounted runs one client's mount; its timed() tells seconds and the daemon's CPU seconds. Everything is
-on loopback, on free ports, below one temporary directory, and stopped by pid.
+Mounted runs one client's mount, or a filesystem that does nothing; its timed() tells seconds, the
+daemon's CPU seconds and those of all that ran. Everything is on loopback, on free ports, below one temporary directory, and stopped by pid.
 """
 import contextlib
 import os
@@ -42,6 +42,12 @@ def wait_for(what, is_there, process=None):
 def cpu_s(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_s():
+    """CPU seconds of all that ran on this machine so far."""
+    user, nice, system, _, _, irq, softirq, *_ = pathlib.Path("/proc/stat").read_text().split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mib(pid):
@@ -130,10 +136,11 @@ class World:
 
     def raw(self, server, verb, key, count, parallel=1):
         """What the raw parallel client takes."""
+        busy = busy_s()
         done = subprocess.run([self.bin / "raw", server.endpoint, BUCKET, verb, key, str(count),
                                str(parallel)], check=True, timeout=1800, capture_output=True, text=True)
         seconds, cpu = map(float, done.stdout.split())
-        return {"seconds": seconds, "cpu_s": cpu}
+        return {"seconds": seconds, "cpu_s": cpu, "busy_s": busy_s() - busy}
 
     def remove(self, server, key):
         server.s3().delete_object(Bucket=BUCKET, Key=key)
@@ -166,6 +173,8 @@ class Mounted:
             password.chmod(0o600)
             return ["s3fs", BUCKET, self.path, "-f", "-o", f"url={self.server.endpoint}", "-o",
                     "endpoint=us-east-1", "-o", "use_path_request_style", "-o", f"passwd_file={password}"]
+        if self.client == "nothing":
+            return [self.world.bin / "null_fuse", self.path, *self.options]
         return ["rclone", "mount", f"bench:{BUCKET}", self.path, "--config", "/dev/null"]
 
     def __enter__(self):
@@ -182,12 +191,22 @@ class Mounted:
         except BaseException:
             self.stop()
             raise
+        if self.client == "nothing":
+            self.raise_readahead()
         return self
 
+    def raise_readahead(self):
+        """As dstack-mount does where it may."""
+        device = os.stat(self.path).st_dev
+        path = pathlib.Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        with contextlib.suppress(PermissionError):
+            path.write_text("4096")
+
     def timed(self, work):
-        cpu, begun = cpu_s(self.process.pid), time.monotonic()
+        busy, cpu, begun = busy_s(), cpu_s(self.process.pid), time.monotonic()
         work()
-        return {"seconds": time.monotonic() - begun, "cpu_s": cpu_s(self.process.pid) - cpu}
+        return {"seconds": time.monotonic() - begun, "cpu_s": cpu_s(self.process.pid) - cpu,
+                "busy_s": busy_s() - busy}
 
     def stop(self):
         if self.process.poll() is None:
