@@ -11,7 +11,7 @@
 #define TTL_MS      20000
 #define COALESCE_MS 50
 #define ASK_MS      100
-#define UNHEARD_MS  5000 /* less than the store waits for an answer before it sends once more */
+#define UNHEARD_MS  5000 /* with nothing left to save, an end waits no longer for a store */
 
 static int64_t now_ms(void)
 {
@@ -299,8 +299,7 @@ static bool is_sure_now(struct lease *lease)
 
 /* --- giving it back --- */
 
-/* So long that nobody can have taken it before the end, and too short to be sent once more when no
- * answer comes. */
+/* So long that nobody can have taken it before the end. */
 static unsigned last_ms(const struct lease *lease)
 {
     return MIN(lease->ttl_ms / BEATS_PER_TTL, UNHEARD_MS);
@@ -340,6 +339,7 @@ void lease_give_back(struct lease *lease)
     g_autoptr(GError) error = NULL;
 
     call->deadline_ms = lease->exclusive ? last_ms(lease) : 0;
+    call->once = lease->exclusive;
     if (!is_ours_to_delete(lease, &error) || !store_run(lease->store, call, &error))
         log_info("the lease is left to lapse: %s", error->message);
 }

@@ -127,7 +127,7 @@ static void end_failed_try(struct http_thread *thread, struct http_transfer *tra
         fail(transfer, code == CURLE_URL_MALFORMAT ? EINVAL : EIO, why);
         return;
     }
-    if (!is_late && try_later(thread, transfer)) {
+    if (!is_late && !(transfer->request->once && was_sent) && try_later(thread, transfer)) {
         transfer->request->maybe_landed |= was_sent;
         return;
     }
@@ -145,7 +145,7 @@ static void end_answered_try(struct http_thread *thread, struct http_transfer *t
     if (request->judge)
         verdict = request->judge(request, verdict, &why);
     if (verdict == HTTP_RETRY) {
-        if (try_later(thread, transfer)) {
+        if (!request->once && try_later(thread, transfer)) {
             request->maybe_landed = true;
             return;
         }

@@ -45,6 +45,7 @@ struct http_request {
     unsigned stall_ms;    /* without a byte in either direction; 0: no limit */
     unsigned refused_ms;  /* give up this soon when nobody listens; 0: only at the deadline */
     bool is_urgent;       /* goes before others; a few of them even when the wire is full */
+    bool once;            /* what may have been carried out is not sent again */
 
     /* Adds the headers of one try ("name: value"). */
     void (*prepare)(struct http_request *request, GPtrArray *headers);

@@ -186,7 +186,9 @@ static void set_limits(struct http_transfer *transfer, CURL *easy,
 static void set_connection(const struct http_transfer *transfer, CURL *easy,
                            const struct http_options *options)
 {
-    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, (long)transfer->is_broken);
+    /* On one that it kept, curl sends again by itself when it finds it closed. */
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT,
+                     (long)(transfer->is_broken || transfer->request->once));
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);

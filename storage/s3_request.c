@@ -368,6 +368,7 @@ static void set_limits(struct s3_op *op)
     op->http.deadline_ms = (unsigned)(MAX(op->deadline_us - now_us, 0) / 1000);
     op->http.stall_ms = is_servers ? 0 : op->s3->stall_ms ? op->s3->stall_ms : STALL_MS;
     op->http.is_urgent = whole_ms <= SMALL_DEADLINE_MS;
+    op->http.once = op->call->once;
     op->http.refused_ms = op->http.is_urgent ? REFUSED_MS : 0;
     op->http.collect_cap = XML_CAP;
 }

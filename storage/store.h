@@ -126,6 +126,7 @@ struct store_call {
     char *token, *start_after; /* continue a listing; or begin behind this key */
     unsigned limit;            /* 0: as many as a page takes */
     unsigned deadline_ms;      /* 0: the store's default; retries included */
+    bool once;                 /* what may have been carried out is not sent again */
 
     /* The answer, valid once done. */
     GError *error; /* NULL: success */

@@ -25,6 +25,7 @@ struct store_call *call_copy_request(const struct store_call *call)
     copy->start_after = g_strdup(call->start_after);
     copy->limit = call->limit;
     copy->deadline_ms = call->deadline_ms;
+    copy->once = call->once;
     return copy;
 }
 
