@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define OWN_TTL_MS 10000 /* of what only we change: a lost lease is noticed by then */
+#define OWN_TTL_MS  10000 /* of what only we change: a lost lease is noticed by then */
+#define DIRECT_MOST 16    /* reads into memory beside the budget */
 
 static void init_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
 {
@@ -17,6 +18,12 @@ static void init_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
+}
+
+static void init_turns(struct turns *turns, unsigned most)
+{
+    init_lock(&turns->lock, &turns->given);
+    turns->most = most;
 }
 
 static void set_defaults(struct fs *fs, const struct fs_options *options)
@@ -53,7 +60,8 @@ struct fs *fs_new(struct store *store, const struct fs_options *options)
     init_lock(&fs->lock, NULL);
     init_lock(&fs->dirty_lock, &fs->dirty_changed);
     init_lock(&fs->gate_lock, &fs->gate_changed);
-    init_lock(&fs->padding_lock, &fs->padding_changed);
+    init_turns(&fs->padding, 1);
+    init_turns(&fs->direct, DIRECT_MOST);
     init_lock(&fs->notes_lock, NULL);
     fs->complaints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     fs->late = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);

@@ -127,6 +127,13 @@ struct fs_file {
     GList link; /* inode->lock; in inode->files */
 };
 
+/* Some at a time. */
+struct turns {
+    pthread_mutex_t lock;
+    pthread_cond_t given;
+    unsigned taken, most;
+};
+
 struct fs {
     struct store *store;
     struct fs_options options;
@@ -148,9 +155,8 @@ struct fs {
     GQueue dirty; /* struct inode*, pinned, in the order they became dirty */
     bool stopping;
 
-    pthread_mutex_t padding_lock;
-    pthread_cond_t padding_changed;
-    bool padding_taken; /* somebody has the turn to take padding */
+    struct turns padding; /* to take it */
+    struct turns direct;  /* to read into memory beside the budget */
 
     pthread_mutex_t notes_lock;
     GHashTable *complaints;   /* key -> when its failure was logged */
@@ -381,6 +387,9 @@ bool journal_tells_of(const struct inode *inode);
 void journal_set_path(struct fs *fs, struct inode *inode, const char *path);
 
 /* --- write.c --- */
+/* 0, EINTR, or ETIMEDOUT after WAIT_MS (0: never). */
+int turn_take(struct turns *turns, struct fs_caller *caller, unsigned wait_ms);
+void turn_give(struct turns *turns);
 void make_room(struct fs *fs); /* memory is short; no lock held */
 /* Buffers of SIZES (size_t) for what a publish must fetch first, all of them into PADDING: one
  * publish at a time waits for them, so that none waits for what another one holds. 0 or EINTR. */

@@ -29,6 +29,7 @@
 #define IN_ORDER_AFTER    2   /* ...the reader came back so often, is where it reads everything */
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
+#define DIRECT_WAIT_MS    60000
 #define STREAMS_MAX       16
 #define READ_TIMEOUT_MS   100
 #define MEMORY_TIMEOUT_MS 20
@@ -341,9 +342,8 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
     return segments_collect(inode, offset, end, held);
 }
 
-/* What is asked for and no more, into memory of the reply's own: the way that always goes on. */
-static int read_direct(struct fs *fs, struct fs_caller *caller, struct inode *inode,
-                       uint64_t offset, size_t size, fs_reply *reply, void *user)
+static int fetch_direct(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                        uint64_t offset, size_t size, fs_reply *reply, void *user)
 {
     g_autofree char *data = g_try_malloc(size), *key = NULL, *etag = NULL;
     struct iovec iov = {data, size};
@@ -358,6 +358,20 @@ static int read_direct(struct fs *fs, struct fs_caller *caller, struct inode *in
     error = base_fetch(fs, caller, key, etag, offset, data, size);
     if (!error)
         reply(user, &iov, 1);
+    return error;
+}
+
+/* What is asked for and no more, into memory of the reply's own, a few readers at a time: the way
+ * that always goes on. */
+static int read_direct(struct fs *fs, struct fs_caller *caller, struct inode *inode,
+                       uint64_t offset, size_t size, fs_reply *reply, void *user)
+{
+    int error = turn_take(&fs->direct, caller, DIRECT_WAIT_MS);
+
+    if (error)
+        return error;
+    error = fetch_direct(fs, caller, inode, offset, size, reply, user);
+    turn_give(&fs->direct);
     return error;
 }
 

@@ -86,35 +86,38 @@ struct buffer *wait_wanted(struct fs *fs, struct fs_caller *caller, size_t size,
     return buffer;
 }
 
-static int take_turn_for_padding(struct fs *fs, struct fs_caller *caller)
+int turn_take(struct turns *turns, struct fs_caller *caller, unsigned wait_ms)
 {
+    int64_t end_ms = now_ms() + wait_ms;
     int error = 0;
 
-    pthread_mutex_lock(&fs->padding_lock);
-    while (!error && fs->padding_taken) {
+    pthread_mutex_lock(&turns->lock);
+    while (!error && turns->taken >= turns->most) {
         struct timespec until;
 
         timespec_in(&until, ROOM_TIMEOUT_MS);
-        pthread_cond_timedwait(&fs->padding_changed, &fs->padding_lock, &until);
-        error = is_interrupted(caller) ? EINTR : 0;
+        pthread_cond_timedwait(&turns->given, &turns->lock, &until);
+        if (is_interrupted(caller))
+            error = EINTR;
+        else if (wait_ms && now_ms() >= end_ms)
+            error = ETIMEDOUT;
     }
-    if (!error)
-        fs->padding_taken = true;
-    pthread_mutex_unlock(&fs->padding_lock);
+    turns->taken += !error;
+    pthread_mutex_unlock(&turns->lock);
     return error;
 }
 
-static void end_turn_for_padding(struct fs *fs)
+void turn_give(struct turns *turns)
 {
-    pthread_mutex_lock(&fs->padding_lock);
-    fs->padding_taken = false;
-    pthread_cond_signal(&fs->padding_changed);
-    pthread_mutex_unlock(&fs->padding_lock);
+    pthread_mutex_lock(&turns->lock);
+    turns->taken--;
+    pthread_cond_signal(&turns->given);
+    pthread_mutex_unlock(&turns->lock);
 }
 
 int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArray *padding)
 {
-    int error = sizes->len ? take_turn_for_padding(fs, caller) : 0;
+    int error = sizes->len ? turn_take(&fs->padding, caller, 0) : 0;
 
     if (error || !sizes->len)
         return error;
@@ -124,7 +127,7 @@ int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArr
         if (buffer)
             g_ptr_array_add(padding, buffer);
     }
-    end_turn_for_padding(fs);
+    turn_give(&fs->padding);
     return error;
 }
 

@@ -1,6 +1,7 @@
-/* What the kernel's part of any FUSE filesystem costs: one file, whose writes are thrown away and whose
- * reads are answered out of the same mebibyte. It asks the kernel for what fusefs/fuse_ops.c asks for.
- *   null_fuse MOUNTPOINT BYTES      MOUNTPOINT/file, of BYTES; ends when it is unmounted or by SIGTERM
+/* What the kernel's part of any FUSE filesystem costs: one file, whose writes are thrown away and
+ * whose reads are answered out of the same mebibyte. It asks the kernel for what fusefs/fuse_ops.c
+ * asks for. null_fuse MOUNTPOINT BYTES      MOUNTPOINT/file, of BYTES; ends when it is unmounted or
+ * by SIGTERM
  */
 #define FUSE_USE_VERSION 34
 
@@ -21,10 +22,8 @@ static char bytes[REQUEST_BYTES];
 static struct stat attributes(fuse_ino_t ino)
 {
     if (ino == FILE_INO)
-        return (struct stat){.st_ino = ino,
-                             .st_mode = S_IFREG | 0644,
-                             .st_nlink = 1,
-                             .st_size = (off_t)file_bytes};
+        return (struct stat){
+            .st_ino = ino, .st_mode = S_IFREG | 0644, .st_nlink = 1, .st_size = (off_t)file_bytes};
     return (struct stat){.st_ino = ino, .st_mode = S_IFDIR | 0755, .st_nlink = 2};
 }
 
@@ -40,8 +39,10 @@ static void on_init(void *user, struct fuse_conn_info *conn)
 
 static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fuse_entry_param entry = {
-        .ino = FILE_INO, .attr_timeout = KEPT_S, .entry_timeout = KEPT_S, .attr = attributes(FILE_INO)};
+    struct fuse_entry_param entry = {.ino = FILE_INO,
+                                     .attr_timeout = KEPT_S,
+                                     .entry_timeout = KEPT_S,
+                                     .attr = attributes(FILE_INO)};
 
     if (strcmp(name, "file") == 0)
         fuse_reply_entry(req, &entry);

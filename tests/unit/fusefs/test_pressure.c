@@ -156,6 +156,51 @@ Test(pressure, what_readers_of_a_changed_file_fetch_is_in_the_budget)
     fs_free(fs);
 }
 
+#define READERS 64
+
+static void *read_one(void *user)
+{
+    const struct place *place = user;
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    int error =
+        fs_read(fs, &caller, place->file, (uint64_t)place->index * MIB, MIB, collect, bytes);
+
+    return GINT_TO_POINTER(error ? error : bytes->len != MIB);
+}
+
+Test(pressure, readers_that_find_no_room_are_few_at_a_time)
+{
+    struct fs_options options = {.budget_bytes = 16 * MIB};
+    g_autofree char *data = g_malloc0(READERS * MIB);
+    struct place places[READERS];
+    pthread_t threads[READERS];
+    struct fs_file *file;
+    struct stat st;
+    void *error;
+    bool keep;
+
+    cr_assert(store_write(below, "f", data, READERS * MIB, NULL, NULL, NULL));
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "f", &st), 0);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDONLY, &file, &keep), 0);
+    held_store_hold(store, STORE_GET, NULL);
+    for (unsigned i = 0; i < READERS; i++) {
+        places[i] = (struct place){file, i};
+        pthread_create(&threads[i], NULL, read_one, &places[i]);
+    }
+    g_usleep(2000000); /* longer than they wait for room */
+    cr_expect_gt(held_store_waiting(store), 16, "none beside the budget");
+    cr_expect_leq(held_store_waiting(store), 32, "%u MiB", held_store_waiting(store));
+    held_store_release(store);
+    for (unsigned i = 0; i < READERS; i++) {
+        pthread_join(threads[i], &error);
+        cr_expect_eq(GPOINTER_TO_INT(error), 0, "%u: %d", i, GPOINTER_TO_INT(error));
+    }
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+    fs_free(fs);
+}
+
 Test(pressure, a_long_directory_is_not_listed_for_each_name)
 {
     struct lease_options how = {.exclusive = true};
