@@ -1,4 +1,4 @@
-/* The thin file between libfuse's low-level API and the filesystem: requests in, replies out.
+/* The thin layer between libfuse's low-level API and the filesystem: requests in, replies out.
  *
  * source: fuse_lowlevel.h of libfuse 3.10 and later.
  * threads: fuse_ops_run uses its own workers; fuse_ops_exit may be called from any other thread.

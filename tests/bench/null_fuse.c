@@ -1,7 +1,6 @@
 /* What the kernel's part of any FUSE filesystem costs: one file, whose writes are thrown away and
- * whose reads are answered out of the same mebibyte. It asks the kernel for what fusefs/fuse_ops.c
- * asks for. null_fuse MOUNTPOINT BYTES      MOUNTPOINT/file, of BYTES; ends when it is unmounted or
- * by SIGTERM
+ * whose reads are answered out of the same mebibyte. It asks the kernel for what fusefs asks for.
+ *   null_fuse MOUNTPOINT BYTES    MOUNTPOINT/file, of BYTES, until it is unmounted or by SIGTERM
  */
 #define FUSE_USE_VERSION 34
 

@@ -23,7 +23,7 @@ from test_journal import Gate
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 STUCK_S = 60
-WORKERS = 128       # MAX_THREADS of fuse_ops.c
+WORKERS = 128       # MAX_THREADS of fuse_mount.c
 
 
 def write_and_read(store, mount, number, seconds, writers, readers):
