@@ -48,7 +48,7 @@ struct upload {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static GTree *objects;       /* "/bucket/key" -> struct object */
 static GHashTable *uploads;  /* id -> struct upload */
-static GHashTable *requests; /* method -> count */
+static GHashTable *requests; /* method, or LIST -> count */
 static uint64_t last_id;
 static int pattern_fd;
 
@@ -580,17 +580,22 @@ static bool serve_object(struct exchange *x)
     return header(x, SOURCE) ? copy_object(x) : put_object(x);
 }
 
+static void count(const char *what)
+{
+    pthread_mutex_lock(&lock);
+    g_hash_table_replace(
+        requests, g_strdup(what),
+        GUINT_TO_POINTER(GPOINTER_TO_UINT(g_hash_table_lookup(requests, what)) + 1));
+    pthread_mutex_unlock(&lock);
+}
+
 static bool serve(struct exchange *x)
 {
     char *slash;
 
-    pthread_mutex_lock(&lock);
-    g_hash_table_replace(
-        requests, g_strdup(x->method),
-        GUINT_TO_POINTER(GPOINTER_TO_UINT(g_hash_table_lookup(requests, x->method)) + 1));
-    pthread_mutex_unlock(&lock);
     if (argument(x, "stats"))
         return tell_stats(x);
+    count(argument(x, "list-type") ? "LIST" : x->method);
     slash = strchr(x->path + 1, '/');
     if (slash && slash[1])
         return serve_object(x);

@@ -2,7 +2,10 @@
  * those of CPU.
  *   raw ENDPOINT BUCKET put KEY BYTES       one object, parts of 16 MiB, 8 at once
  *   raw ENDPOINT BUCKET get KEY BYTES       one object, ranges of 8 MiB, 8 at once
- *   raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, as one part that the server copies
+ *   raw ENDPOINT BUCKET ranges KEY BYTES PARALLEL     an eighth of its 256 KiB, at most 1,024, in
+ * any order raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, in parts of 256 MiB that the server
+ * copies, 8 at once raw ENDPOINT BUCKET move KEY BYTES      KEY.copy, copied whole, and KEY removed
+ *   raw ENDPOINT BUCKET list PREFIX COUNT   so many names, page by page
  *   raw ENDPOINT BUCKET puts PREFIX COUNT PARALLEL    objects of 4 KiB
  *   raw ENDPOINT BUCKET moves PREFIX COUNT PARALLEL   those, to moved-PREFIX: copied, then removed
  */
@@ -20,6 +23,9 @@
 #define RANGE_BYTES (8u << 20)
 #define PARALLEL    8
 #define SMALL_BYTES 4096
+#define COPY_BYTES  (256ull << 20)
+#define ANY_BYTES   (256u << 10)
+#define ANY_MOST    1024
 
 struct work {
     struct store *store;
@@ -45,6 +51,14 @@ static struct store_call *make_range(struct work *work, unsigned number, void *b
     uint64_t start = number * work->step;
 
     return store_call_get(work->key, start, buffer, MIN(work->step, work->bytes - start));
+}
+
+/* Of the blocks of ANY_BYTES one that NUMBER alone decides. */
+static struct store_call *make_any_range(struct work *work, unsigned number, void *buffer)
+{
+    uint64_t block = number * 2654435761ull % (work->bytes / ANY_BYTES);
+
+    return store_call_get(work->key, block * ANY_BYTES, buffer, ANY_BYTES);
 }
 
 static struct store_call *make_small(struct work *work, unsigned number, void *buffer)
@@ -165,26 +179,73 @@ static bool get(struct work *work)
     return run_parallel(work, PARALLEL);
 }
 
+static bool get_any(struct work *work, unsigned parallel)
+{
+    work->make = make_any_range;
+    work->step = ANY_BYTES;
+    work->count = (unsigned)MIN(work->bytes / ANY_BYTES / 8, ANY_MOST);
+    return run_parallel(work, parallel);
+}
+
+static struct store_call *make_copied_part(struct work *work, unsigned number, void *buffer)
+{
+    g_autofree char *to = g_strconcat(work->key, ".copy", NULL);
+    struct store_call *call = store_call_new(STORE_COPY_PART, to);
+    uint64_t start = number * COPY_BYTES;
+
+    (void)buffer;
+    call->upload_id = g_strdup(work->upload_id);
+    call->part_number = number + 1;
+    call->source_key = g_strdup(work->key);
+    call->offset = start;
+    call->length = MIN(COPY_BYTES, work->bytes - start);
+    return call;
+}
+
 static bool copy(struct work *work, GError **error)
 {
     g_autofree char *to = g_strconcat(work->key, ".copy", NULL);
-    g_autoptr(StoreCall) part = NULL;
-    struct work target = {.store = work->store, .key = to, .count = 1};
+    struct work target = {.store = work->store, .key = to};
     bool ok;
 
-    if (!begin(&target, error))
-        return false;
-    part = store_call_new(STORE_COPY_PART, to);
-    part->upload_id = g_strdup(target.upload_id);
-    part->part_number = 1;
-    part->source_key = g_strdup(work->key);
-    part->length = work->bytes;
-    if (!store_run(work->store, part, error))
-        return false;
-    target.etags = &part->part_etag;
-    ok = commit(&target, error);
-    g_free(target.upload_id);
+    work->make = make_copied_part;
+    work->step = 1;
+    work->count = (unsigned)((work->bytes + COPY_BYTES - 1) / COPY_BYTES);
+    work->etags = g_new0(char *, work->count + 1);
+    ok = begin(&target, error);
+    work->upload_id = target.upload_id;
+    ok = ok && run_parallel(work, PARALLEL);
+    target.etags = work->etags;
+    target.count = work->count;
+    ok = ok && commit(&target, error);
+    g_strfreev(work->etags);
     return ok;
+}
+
+static bool move(struct work *work, GError **error)
+{
+    g_autofree char *to = g_strconcat(work->key, ".copy", NULL);
+    g_autoptr(StoreCall) copying = store_call_new(STORE_COPY, to);
+
+    copying->source_key = g_strdup(work->key);
+    return store_run(work->store, copying, error) && store_delete(work->store, work->key, error);
+}
+
+static bool list(struct work *work, GError **error)
+{
+    g_autofree char *token = NULL;
+    uint64_t found = 0;
+
+    do {
+        g_autoptr(StoreCall) call = store_call_new(STORE_LIST, work->key);
+
+        call->token = g_steal_pointer(&token);
+        if (!store_run(work->store, call, error))
+            return false;
+        found += call->objects->len;
+        token = g_strdup(call->next_token);
+    } while (token);
+    return found == work->bytes;
 }
 
 static double cpu_seconds(void)
@@ -207,8 +268,8 @@ int main(int argc, char **argv)
     bool ok = false;
 
     if (argc < 6) {
-        fprintf(stderr,
-                "usage: raw ENDPOINT BUCKET put|get|copy|puts|moves KEY BYTES|COUNT [PARALLEL]\n");
+        fprintf(stderr, "usage: raw ENDPOINT BUCKET put|get|ranges|copy|move|list|puts|moves KEY "
+                        "BYTES|COUNT [PARALLEL]\n");
         return 2;
     }
     options.endpoint = argv[1];
@@ -223,6 +284,12 @@ int main(int argc, char **argv)
         ok = get(&work);
     } else if (work.store && strcmp(argv[3], "copy") == 0) {
         ok = copy(&work, &error);
+    } else if (work.store && strcmp(argv[3], "ranges") == 0) {
+        ok = get_any(&work, parallel);
+    } else if (work.store && strcmp(argv[3], "move") == 0) {
+        ok = move(&work, &error);
+    } else if (work.store && strcmp(argv[3], "list") == 0) {
+        ok = list(&work, &error);
     } else if (work.store && strcmp(argv[3], "puts") == 0) {
         work.make = make_small;
         work.step = SMALL_BYTES;

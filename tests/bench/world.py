@@ -58,6 +58,7 @@ def peak_mib(pid):
 class Server:
     def __init__(self, name, port):
         self.name, self.port = name, port
+        self.keeps_bytes = not name.startswith("null")
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def s3(self):
@@ -209,17 +210,22 @@ class Mounted:
                 "busy_s": busy_s() - busy}
 
     def stop(self):
+        """Its exit status; None: it did not end."""
         if self.process.poll() is None:
             peaks = self.world.peaks_mib
             peaks[self.client] = max(peaks.get(self.client, 0), peak_mib(self.process.pid))
         if os.path.ismount(self.path):
             subprocess.run(["fusermount3", "-u", str(self.path)], check=False)
         try:
-            self.process.wait(WAIT_S)
+            return self.process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             subprocess.run(["fusermount3", "-uz", str(self.path)], check=False)
+            return None
 
-    def __exit__(self, *_):
-        self.stop()
+    def __exit__(self, failure, *_):
+        status = self.stop()
+        if status != 0 and self.client == "dstack" and not failure:
+            log = (self.world.temp / "dstack.log").read_text()[-2000:]
+            raise RuntimeError(f"dstack-mount ended with {status}: {log}")

@@ -252,3 +252,19 @@ Test(pressure, writes_of_every_size_take_about_what_they_are)
     cr_assert(fs_drain(fs, 10000, NULL));
     fs_free(fs);
 }
+
+Test(pressure, a_directory_that_is_only_a_prefix_is_asked_for_once)
+{
+    struct fs_options options = {.attr_ttl_ms = 60000};
+    unsigned heads;
+    struct stat st;
+
+    cr_assert(store_write(below, "dir/f", "data", 4, NULL, NULL, NULL));
+    fs = fs_new(store, &options);
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "dir", &st), 0);
+    heads = held_store_calls(store, STORE_HEAD);
+    cr_assert_eq(fs_getattr(fs, &caller, st.st_ino, &st), 0);
+    cr_expect_eq(held_store_calls(store, STORE_HEAD), heads);
+    fs_forget(fs, st.st_ino, 1);
+    fs_free(fs);
+}
