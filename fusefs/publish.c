@@ -129,7 +129,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     if (p->goal == GOAL_STAGED)
         return;
     publish_compare(p);
-    inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, took_ms);
+    inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, took_ms / 2);
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;
     inode->checked_ms = now_ms();

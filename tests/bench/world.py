@@ -24,7 +24,6 @@ MIB = 1 << 20
 BUCKET = "bench"
 KEY, SECRET = "testkey", "testsecret"
 WAIT_S = 120
-CLIENTS = ("dstack", "s3fs", "rclone")
 
 
 def say(text):
