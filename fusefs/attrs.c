@@ -148,16 +148,25 @@ int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode)
     return inode_refresh_for(fs, caller, inode, fs->options.attr_ttl_ms);
 }
 
+void inode_note_prefix(struct inode *inode)
+{
+    pthread_mutex_lock(&inode->lock);
+    inode->checked_ms = now_ms();
+    inode->partial = false;
+    pthread_mutex_unlock(&inode->lock);
+}
+
 /* The store has no such object. */
 static int note_removed(struct inode *inode, uint64_t version)
 {
     int error = 0;
 
-    pthread_mutex_lock(&inode->lock);
     if (is_directory(inode)) {
-        inode->checked_ms = now_ms(); /* it may be nothing but a prefix */
-        inode->partial = false;
-    } else if (!has_moved_on(inode, version)) {
+        inode_note_prefix(inode);
+        return 0;
+    }
+    pthread_mutex_lock(&inode->lock);
+    if (!has_moved_on(inode, version)) {
         atomic_store(&inode->replaced, true); /* another client removed it; its bytes are gone */
         error = ENOENT;
     }

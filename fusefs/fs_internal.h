@@ -276,6 +276,8 @@ bool inode_update(struct inode *inode, const struct record *record, int64_t chec
 /* Before it is read. */
 void inode_take_up(struct fs *fs, struct inode *inode);
 bool inode_is_fresh(struct fs *fs, struct inode *inode); /* what is known needs no asking */
+/* A directory has no object of its own: it may be nothing but a prefix. */
+void inode_note_prefix(struct inode *inode);
 /* ENOENT, or ESTALE when another file has its name now: then INODE has lost it. */
 int inode_refresh(struct fs *fs, struct fs_caller *caller, struct inode *inode);
 int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *inode,

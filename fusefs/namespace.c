@@ -91,15 +91,6 @@ static int adopt(struct fs *fs, struct inode *parent, const char *name, mode_t m
     return error;
 }
 
-/* A directory that is nothing but a prefix: that is known now, and not asked again at once. */
-static void note_no_marker(struct inode *inode)
-{
-    pthread_mutex_lock(&inode->lock);
-    if (is_directory(inode))
-        inode->checked_ms = now_ms();
-    pthread_mutex_unlock(&inode->lock);
-}
-
 /* A name that is no inode yet: asks the store. */
 static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *parent,
                          const char *name, enum kind kind, uint64_t changes, struct inode **child)
@@ -116,8 +107,8 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
     error = adopt(fs, parent, name, mode, changes, child);
     if (!error && object && is_directory(*child) == (kind == KIND_DIRECTORY))
         inode_load(fs, *child, &object->object, 0);
-    else if (!error && !object)
-        note_no_marker(*child);
+    else if (!error && !object && is_directory(*child))
+        inode_note_prefix(*child);
     return error;
 }
 

@@ -129,6 +129,7 @@ static void end_publish(struct publish *p, int error, int64_t took_ms)
     if (p->goal == GOAL_STAGED)
         return;
     publish_compare(p);
+    /* A line that just missed a publish waits for it, the pause and its own: 2.5 times as long. */
     inode->next_publish_ms = now_ms() + MAX(interval_ms * 4 / 5, took_ms / 2);
     inode->attrs_dirty = inode->attrs_dirty || p->again;
     inode->failed_close = 0;

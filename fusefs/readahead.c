@@ -29,7 +29,7 @@
 #define IN_ORDER_AFTER    2   /* ...the reader came back so often, is where it reads everything */
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
-#define DIRECT_WAIT_MS    60000
+#define DIRECT_WAIT_MS    60000 /* as long as a request may take */
 #define STREAMS_MAX       16
 #define READ_TIMEOUT_MS   100
 #define MEMORY_TIMEOUT_MS 20

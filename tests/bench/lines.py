@@ -408,10 +408,10 @@ def check_listing(text, count, is_marked):
             raise RuntimeError(f"{name}: {mode}, {size} bytes, {mtime}")
 
 
-def list_steps(world, client, server, name, count, *options):
+def list_steps(world, client, server, name, count):
     """What a new mount's first and second `ls -l` cost."""
     steps = {}
-    with Mounted(world, client, server, *options) as mount:
+    with Mounted(world, client, server) as mount:
         for step in ("cold", "warm"):
             before, told = server.requests(), []
             result = mount.timed(lambda: told.append(subprocess.run(
@@ -457,10 +457,6 @@ def line_list(world, report):
         # A beat of the lease, which is a PUT, may fall into it.
         warm["requests"].pop("PUT", None)
         report.most(f"ls -l warm, {whose}: requests", server.name, sum(warm["requests"].values()), 0)
-    far_too(world, report, server, count)
-
-
-def far_too(world, report, server, count):
     with world.proxy(server, FAR_MS) as far:
         far.requests = server.requests
         steps = list_steps(world, "dstack", far, "ours", count)

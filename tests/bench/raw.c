@@ -1,13 +1,13 @@
 /* What the server can do: the store's own parallel client, without a mount. Prints seconds, and
- * those of CPU.
- *   raw ENDPOINT BUCKET put KEY BYTES       one object, parts of 16 MiB, 8 at once
- *   raw ENDPOINT BUCKET get KEY BYTES       one object, ranges of 8 MiB, 8 at once
- *   raw ENDPOINT BUCKET ranges KEY BYTES PARALLEL     an eighth of its 256 KiB, at most 1,024, in
- * any order raw ENDPOINT BUCKET copy KEY BYTES      KEY.copy, in parts of 256 MiB that the server
- * copies, 8 at once raw ENDPOINT BUCKET move KEY BYTES      KEY.copy, copied whole, and KEY removed
- *   raw ENDPOINT BUCKET list PREFIX COUNT   so many names, page by page
- *   raw ENDPOINT BUCKET puts PREFIX COUNT PARALLEL    objects of 4 KiB
- *   raw ENDPOINT BUCKET moves PREFIX COUNT PARALLEL   those, to moved-PREFIX: copied, then removed
+ * those of CPU. What follows ENDPOINT and BUCKET:
+ *   put KEY BYTES                  one object, parts of 16 MiB, 8 at once
+ *   get KEY BYTES                  one object, ranges of 8 MiB, 8 at once
+ *   ranges KEY BYTES PARALLEL      an eighth of its 256 KiB, at most 1,024, in any order
+ *   copy KEY BYTES                 KEY.copy, in parts of 256 MiB that the server copies, 8 at once
+ *   move KEY BYTES                 KEY.copy, copied whole, and KEY removed
+ *   list PREFIX COUNT              so many names, page by page
+ *   puts PREFIX COUNT PARALLEL     objects of 4 KiB
+ *   moves PREFIX COUNT PARALLEL    those, to moved-PREFIX: copied, then removed
  */
 #include "storage/store.h"
 
