@@ -228,10 +228,15 @@ def test_abort_saves_nothing(start):
 
 
 def test_background_processes_end_with_the_commands(start):
-    run = start(["setsid sleep 300 >/dev/null 2>&1 &", "env -i setsid sleep 301 & sleep 0.3"])
+    seconds = f"300.{uuid.uuid4().int % 10**9:09}"  # other tests sleep too
+
+    def asleep():
+        return subprocess.run(["pgrep", "-f", f"^sleep {seconds}$"], capture_output=True).stdout.split()
+
+    run = start([f"setsid sleep {seconds} >/dev/null 2>&1 &", f"env -i setsid sleep {seconds} &", "sleep 2"])
+    run.wait(lambda: len(asleep()) == 2, "both are asleep")
     assert run.finish()["status"] == "done"
-    left = subprocess.run(["pgrep", "-f", "sleep 30[01]$"], capture_output=True)
-    assert left.stdout == b""
+    assert asleep() == []
 
 
 def test_an_artifact_that_cannot_be_saved_fails_the_run(start, home):
