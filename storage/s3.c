@@ -301,7 +301,7 @@ static struct pool *hash_pool(struct s3_store *s3)
 static bool is_hashed_apart(const struct s3_store *s3, const struct store_call *call)
 {
     return (call->verb == STORE_PUT || call->verb == STORE_PART) && !s3->endpoint.is_https &&
-           !call->has_sha256 && store_call_body_bytes(call) >= HASH_APART;
+           store_call_body_bytes(call) >= HASH_APART;
 }
 
 static void s3_start(struct store *store, struct store_call *call)
@@ -416,7 +416,6 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
         s3_free(&s3->store);
         return NULL;
     }
-    s3->store.caps.wants_sha256 = !s3->endpoint.is_https;
     s3->store.caps.has_checksum = s3->endpoint.is_https; /* http bodies are signed with a hash */
     s3->engine = http_engine_new(&http);
     s3->uploads = s3_uploads_new();

@@ -114,12 +114,8 @@ static void send_iov(struct s3_op *op)
     op->http.send_iov = call->iov;
     op->http.send_count = call->iov_count;
     op->http.send_bytes = store_call_body_bytes(call);
-    if (op->s3->endpoint.is_https)
-        op->payload = g_strdup(S3_UNSIGNED_PAYLOAD);
-    else if (call->has_sha256)
-        op->payload = s3_hex(call->sha256, sizeof(call->sha256));
-    else
-        op->payload = s3_sha256_hex(call->iov, call->iov_count);
+    op->payload = op->s3->endpoint.is_https ? g_strdup(S3_UNSIGNED_PAYLOAD)
+                                            : s3_sha256_hex(call->iov, call->iov_count);
 }
 
 /* --- one function a verb --- */

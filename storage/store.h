@@ -60,7 +60,6 @@ struct store_caps {
     bool has_copy_part;
     bool has_prefix_and_key; /* "a" and "a/b" can both be objects */
     bool has_checksum;       /* bodies carry their CRC-32C; false once the store has refused it */
-    bool wants_sha256;       /* bodies are signed with their SHA-256: give it when you have it */
 };
 
 struct store_object {
@@ -78,13 +77,13 @@ void store_object_copy(struct store_object *to, const struct store_object *from)
 enum store_verb {
     STORE_HEAD,        /* key -> object */
     STORE_GET,         /* key, offset, iov [if_match] -> received_bytes, object */
-    STORE_PUT,         /* key, iov, metadata [if_absent, if_match, sha256] -> object.etag */
+    STORE_PUT,         /* key, iov, metadata [if_absent, if_match] -> object.etag */
     STORE_COPY,        /* source_key -> key [if_match: the source's ETag; metadata: replaces] */
     STORE_DELETE,      /* key; a key that is not there is a success */
     STORE_DELETE_MANY, /* keys -> failed_keys; the call fails when one of them failed */
     STORE_LIST,        /* key: prefix; delimiter, token, start_after, limit -> page */
     STORE_BEGIN,       /* key, metadata -> upload_id */
-    STORE_PART,        /* key, upload_id, part_number, iov [sha256] -> part_etag */
+    STORE_PART,        /* key, upload_id, part_number, iov -> part_etag */
     STORE_COPY_PART,   /* key, upload_id, part_number, source_key, offset, length -> part_etag */
     STORE_COMMIT,      /* key, upload_id, parts [if_absent, if_match] -> object.etag */
     STORE_ABORT,       /* key, upload_id; one that is gone is a success */
@@ -118,8 +117,6 @@ struct store_call {
     struct iovec *iov;
     unsigned iov_count;
     GHashTable *metadata; /* NULL: none (STORE_COPY: keep the source's) */
-    bool has_sha256;
-    uint8_t sha256[32];        /* of the whole body */
     GPtrArray *keys;           /* char* */
     GArray *parts;             /* struct store_part, ascending numbers */
     bool delimiter;            /* fold keys at the next '/' into page prefixes */

@@ -52,8 +52,6 @@ static struct store_call *make_inner(struct view *view, const struct store_call 
         store_call_set_iov(inner, outer->iov, outer->iov_count);
     inner->length = outer->length;
     inner->metadata = outer->metadata ? g_hash_table_ref(outer->metadata) : NULL;
-    inner->has_sha256 = outer->has_sha256;
-    memcpy(inner->sha256, outer->sha256, sizeof(inner->sha256));
     for (guint i = 0; outer->keys && i < outer->keys->len; i++)
         g_ptr_array_add(inner->keys, longer(view, outer->keys->pdata[i]));
     inner->parts = outer->parts ? g_array_ref(outer->parts) : NULL;
