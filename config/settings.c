@@ -10,9 +10,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-static const char *const remote_keys[] = {"name",    "storage", "endpoint", "region",
-                                          "profile", "engine",  "cacert",   "virtual_host",
-                                          "slurm",   "default", NULL};
+static const char *const remote_keys[] = {
+    "name",   "storage",      "endpoint",         "region", "profile", "engine",
+    "cacert", "virtual_host", "unsigned_payload", "slurm",  "default", NULL};
 static const char *const slurm_keys[] = {
     "partition", "interruptible_partition", "account", "qos", "time", "submit_host", "options",
     NULL};
@@ -115,6 +115,7 @@ static bool read_remote(struct settings *settings, const struct yaml_node *map, 
         !schema_text(file, map, "engine", &remote->engine, error) ||
         !schema_text(file, map, "cacert", &remote->cacert, error) ||
         !schema_bool(file, map, "virtual_host", &remote->virtual_host, error) ||
+        !schema_bool(file, map, "unsigned_payload", &remote->unsigned_payload, error) ||
         !read_slurm(file, map, &remote->slurm, error) ||
         !schema_bool(file, map, "default", &remote->is_default, error))
         return false;
@@ -227,6 +228,8 @@ bool settings_save(const struct settings *settings, GError **error)
         put_text(out, "cacert", remote->cacert);
         if (remote->virtual_host)
             g_string_append(out, "    virtual_host: true\n");
+        if (remote->unsigned_payload)
+            g_string_append(out, "    unsigned_payload: true\n");
         put_slurm(out, &remote->slurm);
         if (remote->is_default)
             g_string_append(out, "    default: true\n");

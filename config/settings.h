@@ -25,8 +25,9 @@ struct remote {
     char *endpoint, *region, *profile; /* may be NULL */
     char *engine;                      /* "local", "slurm" */
     struct slurm_settings slurm;
-    char *cacert;      /* a PEM file to trust instead of the system's; may be NULL */
-    bool virtual_host; /* BUCKET.HOST instead of HOST/BUCKET */
+    char *cacert;          /* a PEM file to trust instead of the system's; may be NULL */
+    bool virtual_host;     /* BUCKET.HOST instead of HOST/BUCKET */
+    bool unsigned_payload; /* over http, what is uploaded is not signed with its hash */
     bool is_default;
     bool is_embedded; /* nobody configured it; never saved */
 };

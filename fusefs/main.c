@@ -48,7 +48,7 @@ struct program {
     char *budget, *part_size, *mode_name, **mount_options, *journal_dir;
     int sync_interval_ms, attr_ttl_ms, drain_timeout_s, lease_ttl_s;
     int parent; /* a process; 0: none */
-    gboolean foreground, virtual_host, version, no_journal;
+    gboolean foreground, virtual_host, unsigned_payload, version, no_journal;
     enum mode mode;
     char *other_options;
     /* what came of it */
@@ -77,6 +77,8 @@ static gboolean parse_arguments(struct program *p, int *argc, char ***argv, GErr
          "Trust this certificate authority (PEM)", "FILE"},
         {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &p->virtual_host,
          "Address the bucket as BUCKET.HOST", NULL},
+        {"unsigned-payload", 0, 0, G_OPTION_ARG_NONE, &p->unsigned_payload,
+         "Over http, do not sign what is uploaded with its SHA-256", NULL},
         {"budget", 0, 0, G_OPTION_ARG_STRING, &p->budget,
          "Memory for unsaved data and read-ahead (512MiB, or a quarter of the cgroup)", "SIZE"},
         {"part-size", 0, 0, G_OPTION_ARG_STRING, &p->part_size,
@@ -189,6 +191,7 @@ static struct store *open_source(struct program *p, char **url, GError **error)
         .profile = p->profile,
         .cacert = p->cacert,
         .virtual_host = p->virtual_host,
+        .unsigned_payload = p->unsigned_payload,
     };
 
     if (!strstr(p->source, "://")) {

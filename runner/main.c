@@ -179,7 +179,7 @@ static int keep(const struct arguments *arguments)
 
 static bool parse(int argc, char **argv, struct arguments *arguments, GError **error)
 {
-    gboolean version = FALSE, virtual_host = FALSE;
+    gboolean version = FALSE, virtual_host = FALSE, unsigned_payload = FALSE;
     struct store_options *options = &arguments->where.options;
     GOptionEntry entries[] = {
         {"root", 0, 0, G_OPTION_ARG_STRING, &arguments->where.url, "the store's URL", "URL"},
@@ -188,6 +188,7 @@ static bool parse(int argc, char **argv, struct arguments *arguments, GError **e
         {"profile", 0, 0, G_OPTION_ARG_STRING, &options->profile, "of credentials", "NAME"},
         {"cacert", 0, 0, G_OPTION_ARG_STRING, &options->cacert, "certificates to trust", "FILE"},
         {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &virtual_host, "bucket.host addressing", NULL},
+        {"unsigned-payload", 0, 0, G_OPTION_ARG_NONE, &unsigned_payload, "no hash over http", NULL},
         {"version", 0, 0, G_OPTION_ARG_NONE, &version, "print the version", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL}};
     g_autoptr(GOptionContext) context = g_option_context_new("REPO RUN");
@@ -201,6 +202,7 @@ static bool parse(int argc, char **argv, struct arguments *arguments, GError **e
         exit(0);
     }
     options->virtual_host = virtual_host;
+    options->unsigned_payload = unsigned_payload;
     if (!arguments->where.url || argc != 3)
         return error_set(error, EINVAL, "usage: dstack-runner --root URL REPO RUN");
     arguments->repo = argv[1];

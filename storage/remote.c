@@ -35,6 +35,7 @@ void remote_options(const struct remote *remote, struct store_options *options)
     options->profile = remote->profile;
     options->cacert = remote->cacert;
     options->virtual_host = remote->virtual_host;
+    options->unsigned_payload = remote->unsigned_payload;
 }
 
 /* Makes the directory of a file:///DIR URL; what is no such URL is for store_open to refuse. */

@@ -300,7 +300,7 @@ static struct pool *hash_pool(struct s3_store *s3)
 
 static bool is_hashed_apart(const struct s3_store *s3, const struct store_call *call)
 {
-    return (call->verb == STORE_PUT || call->verb == STORE_PART) && !s3->endpoint.is_https &&
+    return (call->verb == STORE_PUT || call->verb == STORE_PART) && s3->signs_bodies &&
            store_call_body_bytes(call) >= HASH_APART;
 }
 
@@ -416,7 +416,8 @@ static struct s3_store *open_bucket(char *bucket, const struct store_options *op
         s3_free(&s3->store);
         return NULL;
     }
-    s3->store.caps.has_checksum = s3->endpoint.is_https; /* http bodies are signed with a hash */
+    s3->signs_bodies = !s3->endpoint.is_https && !options->unsigned_payload;
+    s3->store.caps.has_checksum = !s3->signs_bodies; /* one check of a body is enough */
     s3->engine = http_engine_new(&http);
     s3->uploads = s3_uploads_new();
     store_init(&s3->store, &s3_driver, url);

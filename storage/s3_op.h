@@ -40,6 +40,7 @@ struct s3_store {
     struct s3_uploads *uploads;
     char *bucket;
     bool virtual_host;
+    bool signs_bodies; /* with their SHA-256 */
     unsigned deadline_ms, stall_ms;
     int64_t clock_offset_s; /* atomic: what the server's clock is ahead of ours, as far as known */
 

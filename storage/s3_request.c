@@ -114,8 +114,8 @@ static void send_iov(struct s3_op *op)
     op->http.send_iov = call->iov;
     op->http.send_count = call->iov_count;
     op->http.send_bytes = store_call_body_bytes(call);
-    op->payload = op->s3->endpoint.is_https ? g_strdup(S3_UNSIGNED_PAYLOAD)
-                                            : s3_sha256_hex(call->iov, call->iov_count);
+    op->payload = op->s3->signs_bodies ? s3_sha256_hex(call->iov, call->iov_count)
+                                       : g_strdup(S3_UNSIGNED_PAYLOAD);
 }
 
 /* --- one function a verb --- */

@@ -116,7 +116,7 @@ struct store_call {
     uint64_t offset, length; /* STORE_GET: length is iov's sum; STORE_COPY_PART: the range */
     struct iovec *iov;
     unsigned iov_count;
-    GHashTable *metadata; /* NULL: none (STORE_COPY: keep the source's) */
+    GHashTable *metadata;      /* NULL: none (STORE_COPY: keep the source's) */
     GPtrArray *keys;           /* char* */
     GArray *parts;             /* struct store_part, ascending numbers */
     bool delimiter;            /* fold keys at the next '/' into page prefixes */
@@ -208,15 +208,16 @@ bool store_abort_uploads(struct store *store, const char *prefix, GError **error
 
 /* --- stores --- */
 struct store_options {
-    const char *endpoint; /* S3: http[s]://host[:port]; NULL: AWS */
-    const char *region;   /* NULL: from the environment or profile, else us-east-1 */
-    const char *profile;  /* NULL: AWS_PROFILE or "default" */
-    const char *cacert;   /* a PEM file instead of the system's; NULL: AWS_CA_BUNDLE names one */
-    bool virtual_host;    /* bucket.host instead of host/bucket; AWS's default is set by itself */
-    unsigned threads;     /* of the HTTP engine; 0: default */
-    unsigned deadline_ms; /* of a call, 0: default (60 s; longer for large bodies) */
-    unsigned stall_ms;    /* without a byte; 0: default (10 s) */
-    unsigned connect_ms;  /* 0: default (5 s) */
+    const char *endpoint;  /* S3: http[s]://host[:port]; NULL: AWS */
+    const char *region;    /* NULL: from the environment or profile, else us-east-1 */
+    const char *profile;   /* NULL: AWS_PROFILE or "default" */
+    const char *cacert;    /* a PEM file instead of the system's; NULL: AWS_CA_BUNDLE names one */
+    bool virtual_host;     /* bucket.host instead of host/bucket; AWS's default is set by itself */
+    bool unsigned_payload; /* over http, as over https: bodies are not signed with their SHA-256 */
+    unsigned threads;      /* of the HTTP engine; 0: default */
+    unsigned deadline_ms;  /* of a call, 0: default (60 s; longer for large bodies) */
+    unsigned stall_ms;     /* without a byte; 0: default (10 s) */
+    unsigned connect_ms;   /* 0: default (5 s) */
 };
 
 /* URL: file:///dir, s3://bucket[/prefix]. Reads credentials, makes no request. NULL and *ERROR when

@@ -53,7 +53,7 @@ static bool check_name(const char *name, GError **error)
 struct options {
     char *storage, *endpoint, *region, *profile, *name, *engine;
     char *cacert;
-    gboolean is_default, virtual_host;
+    gboolean is_default, virtual_host, unsigned_payload;
     struct slurm_settings slurm;
 };
 
@@ -84,6 +84,8 @@ static bool parse(const struct command *command, struct options *to, int argc, c
          "Certificates to trust instead of the system's (PEM)", "FILE"},
         {"virtual-host", 0, 0, G_OPTION_ARG_NONE, &to->virtual_host,
          "Address buckets as BUCKET.HOST, not HOST/BUCKET", NULL},
+        {"unsigned-payload", 0, 0, G_OPTION_ARG_NONE, &to->unsigned_payload,
+         "Over http, do not sign what is uploaded with its SHA-256", NULL},
         {"name", 0, 0, G_OPTION_ARG_STRING, &to->name, "What to call the remote (default)", "NAME"},
         {"default", 0, 0, G_OPTION_ARG_NONE, &to->is_default, "Make it the default remote", NULL},
         {"engine", 0, 0, G_OPTION_ARG_STRING, &to->engine,
@@ -143,6 +145,7 @@ static struct remote *make_remote(struct options *options)
     remote->profile = g_steal_pointer(&options->profile);
     remote->cacert = options->cacert ? g_canonicalize_filename(options->cacert, NULL) : NULL;
     remote->virtual_host = options->virtual_host;
+    remote->unsigned_payload = options->unsigned_payload;
     remote->is_default = options->is_default;
     remote->slurm = options->slurm;
     memset(&options->slurm, 0, sizeof options->slurm);

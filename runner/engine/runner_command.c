@@ -20,6 +20,8 @@ char **runner_command(const char *program, const struct run_root *root, const st
     add_option(argv, "--cacert", root->options.cacert);
     if (root->options.virtual_host)
         g_ptr_array_add(argv, g_strdup("--virtual-host"));
+    if (root->options.unsigned_payload)
+        g_ptr_array_add(argv, g_strdup("--unsigned-payload"));
     g_ptr_array_add(argv, g_strdup(run->repo));
     g_ptr_array_add(argv, g_strdup(run->name));
     g_ptr_array_add(argv, NULL);

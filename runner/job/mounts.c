@@ -85,6 +85,8 @@ static char **arguments(const struct run_root *root, const struct run *run,
     add_option(argv, "--cacert", root->options.cacert);
     if (root->options.virtual_host)
         g_ptr_array_add(argv, g_strdup("--virtual-host"));
+    if (root->options.unsigned_payload)
+        g_ptr_array_add(argv, g_strdup("--unsigned-payload"));
     g_ptr_array_add(argv, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
 }

@@ -1,5 +1,5 @@
 /* What the server can do: the store's own parallel client, without a mount. Prints seconds, and
- * those of CPU. What follows ENDPOINT and BUCKET:
+ * those of CPU. With --unsigned-payload as dstack-mount with it. What follows ENDPOINT and BUCKET:
  *   put KEY BYTES                  one object, parts of 16 MiB, 8 at once
  *   get KEY BYTES                  one object, ranges of 8 MiB, 8 at once
  *   ranges KEY BYTES PARALLEL      an eighth of its 256 KiB, at most 1,024, in any order
@@ -263,15 +263,19 @@ int main(int argc, char **argv)
     struct work work = {0};
     g_autoptr(GError) error = NULL;
     g_autofree char *url = NULL;
-    unsigned parallel = argc > 6 ? (unsigned)g_ascii_strtoull(argv[6], NULL, 10) : 1;
+    unsigned parallel;
     int64_t begun;
     bool ok = false;
 
+    options.unsigned_payload = argc > 1 && strcmp(argv[1], "--unsigned-payload") == 0;
+    argc -= options.unsigned_payload;
+    argv += options.unsigned_payload;
     if (argc < 6) {
-        fprintf(stderr, "usage: raw ENDPOINT BUCKET put|get|ranges|copy|move|list|puts|moves KEY "
-                        "BYTES|COUNT [PARALLEL]\n");
+        fprintf(stderr, "usage: raw [--unsigned-payload] ENDPOINT BUCKET "
+                        "put|get|ranges|copy|move|list|puts|moves KEY BYTES|COUNT [PARALLEL]\n");
         return 2;
     }
+    parallel = argc > 6 ? (unsigned)g_ascii_strtoull(argv[6], NULL, 10) : 1;
     options.endpoint = argv[1];
     url = g_strdup_printf("s3://%s", argv[2]);
     work.store = store_open(url, &options, &error);

@@ -95,7 +95,7 @@ class Report:
                 width = min(times, cap) * unit
                 parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{client}</text>'
                              f'<rect x="{left}" y="{y + 2}" width="{width:.1f}" height="12" '
-                             f'fill="{COLOURS.get(client.split()[0], "#00897b")}"/>'
+                             f'fill="{COLOURS.get(re.split("[ ,]", client)[0], "#00897b")}"/>'
                              f'<text x="{left + width + 6:.1f}" y="{y + 12}">{result["seconds"]:.2f} s'
                              f'{f" ({times:.1f} ×)" if times > cap else ""}</text>')
                 y += 17

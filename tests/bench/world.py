@@ -134,10 +134,10 @@ class World:
             process.terminate()
             process.wait(10)
 
-    def raw(self, server, verb, key, count, parallel=1):
+    def raw(self, server, verb, key, count, parallel=1, options=()):
         """What the raw parallel client takes."""
         busy = busy_s()
-        done = subprocess.run([self.bin / "raw", server.endpoint, BUCKET, verb, key, str(count),
+        done = subprocess.run([self.bin / "raw", *options, server.endpoint, BUCKET, verb, key, str(count),
                                str(parallel)], check=True, timeout=1800, capture_output=True, text=True)
         seconds, cpu = map(float, done.stdout.split())
         return {"seconds": seconds, "cpu_s": cpu, "busy_s": busy_s() - busy}

@@ -88,6 +88,7 @@ tls_and_hosts() { # URL ENDPOINT
 
 one_store() { # NAME URL ENDPOINT
     "$bin/store_conformance" "$2" ${3:+"$3"}
+    [ -z "${3:-}" ] || "$bin/store_conformance" "$2" "$3" unsigned
     round_trip "$@"
     echo "$1: the tree came back identical"
 }

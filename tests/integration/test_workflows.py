@@ -572,6 +572,24 @@ def test_a_real_notebook_opens_with_its_token_alone(world):
     world.assert_nothing_left()
 
 
+# --- a remote with ways of its own ---
+
+def test_what_a_remote_leaves_unsigned_its_runner_and_mounts_do_too(rgw):
+    rgw.ok("config", "--name", "quick", "--storage", rgw.remote.url, "--region", "us-east-1",
+           "--endpoint", os.environ["DSTACK_TEST_RGW"], "--unsigned-payload")
+    assert "unsigned_payload: true" in (rgw.home / "config.yaml").read_text()
+    rgw.write(commands("echo saved > out/f",
+                       "ps -eo args | grep -e --unsigned-payload",
+                       more="artifacts: [{path: out, mount: true}]"))
+    done = rgw.run("run", "w", "--remote=quick")
+    name = rgw.last()["run"]
+    programs = {os.path.basename(line.split()[0]) for line in output(done) if name in line}
+    assert programs == {"dstack-runner", "dstack-mount"}, done.out
+    saved = [key for key in rgw.remote.keys("artifacts/") if key.endswith(f"{name}/out/f")]
+    assert [rgw.remote.read(key) for key in saved] == [b"saved\n"]
+    rgw.assert_nothing_left()
+
+
 # --- a remote with certificates and buckets of its own ---
 
 def test_a_remote_over_tls_with_buckets_in_the_host(rgw):

@@ -136,6 +136,7 @@ Test(settings, come_back_as_saved)
     remote->endpoint = g_strdup("http://127.0.0.1:1");
     remote->cacert = g_strdup("/etc/it's.pem");
     remote->virtual_host = true;
+    remote->unsigned_payload = true;
     remote->slurm.partition = g_strdup("it's");
     remote->slurm.submit_host = g_strdup("me@login");
     remote->slurm.options = g_strsplit("--exclusive|--comment=a b", "|", -1);
@@ -150,6 +151,7 @@ Test(settings, come_back_as_saved)
     cr_assert_str_eq(remote->endpoint, "http://127.0.0.1:1");
     cr_assert_str_eq(remote->cacert, "/etc/it's.pem");
     cr_assert(remote->virtual_host);
+    cr_assert(remote->unsigned_payload);
     cr_assert_str_eq(remote->slurm.partition, "it's");
     cr_assert_str_eq(remote->slurm.submit_host, "me@login");
     cr_assert_str_eq(remote->slurm.options[1], "--comment=a b");

@@ -169,6 +169,18 @@ Test(tls, without_tls_the_signed_hash_is_enough)
                   "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225");
 }
 
+Test(tls, without_tls_and_unsigned_the_checksum_is_left)
+{
+    const struct store_options options = {.unsigned_payload = true};
+    g_autoptr(Store) store = NULL;
+
+    server = script_server_start(NULL, answer_ok, NULL);
+    store = script_store_open(server, &options);
+    put_check_value(store);
+    expect_header(1, "x-amz-checksum-crc32c", "4waSgw==");
+    expect_header(1, "x-amz-content-sha256", "UNSIGNED-PAYLOAD");
+}
+
 static GString *commit_body;
 static const char *begin_headers;
 
