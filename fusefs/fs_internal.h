@@ -13,6 +13,7 @@
 #include "fusefs/journal.h"
 #include "fusefs/layout.h"
 #include "fusefs/lease.h"
+#include "fusefs/ranges.h"
 #include "fusefs/record.h"
 #include "fusefs/reopen.h"
 #include "fusefs/staged.h"
@@ -109,7 +110,9 @@ struct inode {
     struct layout layout;
     struct upload *upload;
     GQueue streams, segments; /* readahead.c, segments.h */
+    struct ranges given;      /* of the base object, to the kernel, which holds it perhaps */
     uint64_t pieces[2];       /* how much of it was read in one go, the last times */
+    unsigned ends_met;        /* of pieces that went to the other end, since one did not */
     /* the publisher's: */
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;

@@ -19,6 +19,7 @@ static void inode_free(struct fs *fs, struct inode *inode)
     journal_end(fs, inode);
     g_clear_pointer(&inode->upload, upload_free);
     layout_clear(&inode->layout);
+    ranges_free(&inode->given);
     g_clear_pointer(&inode->children, g_hash_table_unref);
     g_clear_pointer(&inode->names, g_hash_table_unref);
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
@@ -72,6 +73,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     layout_init(&inode->layout);
     g_queue_init(&inode->streams);
     g_queue_init(&inode->segments);
+    ranges_init(&inode->given);
     pthread_mutex_init(&inode->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

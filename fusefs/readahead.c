@@ -9,6 +9,9 @@
  * is expected grows with the window. A read of what is there already, away from where a stream goes
  * on, is answered and widens nothing.
  *
+ * What the kernel was given is in its page cache and is not fetched ahead again; it may have
+ * dropped that since, and then it asks again, and all of it counts as dropped.
+ *
  * When there is no memory for what a reader waits for, streams give way: the least used of this
  * file first, then those of others; if that does not help either, the bytes are fetched past them.
  *
@@ -19,6 +22,7 @@
 #include <string.h>
 
 #define WINDOW_MAX        (64ull << 20)
+#define WINDOW_MAPPED     (128ull << 20) /* of who touches far ends, and waits for each */
 #define BEHIND            (8ull << 20)   /* kept behind the furthest read */
 #define JUMP_MIN          (128ull << 10) /* a read this far from its place still continues a stream */
 #define JUMP_MAX          (8ull << 20)
@@ -27,6 +31,7 @@
 #define PIECE_MIN         (4ull << 20)
 #define IN_ORDER_MIN      (16ull << 20) /* a place where so much was read, and to which... */
 #define IN_ORDER_AFTER    2   /* ...the reader came back so often, is where it reads everything */
+#define ENDS_MET          2   /* pieces that went to the other end, until the next is believed to */
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
 #define DIRECT_WAIT_MS    60000 /* as long as a request may take */
@@ -68,6 +73,7 @@ void streams_drop(struct inode *inode)
     while ((stream = g_queue_pop_head(&inode->streams)))
         g_free(stream);
     segments_prune(inode, NULL);
+    ranges_clear(&inode->given);
 }
 
 void streams_trim(struct inode *inode)
@@ -91,13 +97,16 @@ static uint64_t tolerance(const struct stream *stream, uint64_t size)
 
 enum place { ELSEWHERE, INSIDE, BACKWARDS, ONWARDS };
 
-/* Where a read is: about where the stream's reader goes on, at the other end of what was read, or
- * somewhere among what is kept. */
-static enum place place_of(const struct stream *stream, uint64_t offset, uint64_t end)
+/* Where a read is: about where the stream's reader goes on (behind what it finds in the page
+ * cache), at the other end of what was read, or somewhere among what is kept. */
+static enum place place_of(const struct inode *inode, const struct stream *stream, uint64_t offset,
+                           uint64_t end)
 {
-    uint64_t ahead = tolerance(stream, end - offset), behind = MIN(BEHIND, ahead);
-    bool is_above = offset + behind >= stream->high && offset <= stream->high + ahead;
-    bool is_below = offset <= stream->low + behind && end + ahead >= stream->low;
+    uint64_t ahead = tolerance(stream, end - offset), behind = MIN(BEHIND, ahead), any;
+    uint64_t high = ranges_gap_above(&inode->given, stream->high, &any);
+    uint64_t low = ranges_gap_below(&inode->given, stream->low, &any);
+    bool is_above = offset + behind >= stream->high && offset <= high + ahead;
+    bool is_below = offset <= stream->low + behind && end + ahead >= low;
 
     if (stream->is_down ? is_below : is_above)
         return ONWARDS;
@@ -113,6 +122,27 @@ static uint64_t went_bytes(const struct stream *stream)
                            : stream->high - MIN(stream->entry, stream->high);
 }
 
+/* The same of the piece that it is in: the other end is where another one begins. */
+static uint64_t piece_bytes(const struct stream *stream)
+{
+    uint64_t went = went_bytes(stream);
+
+    if (stream->is_down && stream->other_end >= stream->low && stream->other_end < stream->entry)
+        return stream->other_end - stream->low;
+    if (!stream->is_down && stream->other_end <= stream->high && stream->other_end > stream->entry)
+        return stream->high - stream->other_end;
+    return went;
+}
+
+/* Whether what was read, and what the kernel has around the other end, is all between the two. */
+static bool has_met_end(const struct stream *stream)
+{
+    return stream->is_down ? stream->other_end < stream->entry &&
+                                 stream->low <= stream->other_end + 2 * FAULT_BYTES
+                           : stream->other_end > stream->entry &&
+                                 stream->high + 2 * FAULT_BYTES >= stream->other_end;
+}
+
 /* The reader comes to STREAM, at OFFSET. What it reads is another piece, if it does not go on there
  * where it left. */
 static void arrive(struct inode *inode, struct stream *stream, uint64_t offset, enum place place)
@@ -123,18 +153,18 @@ static void arrive(struct inode *inode, struct stream *stream, uint64_t offset, 
     if (last == stream)
         return;
     if (place == ONWARDS && went_bytes(stream) > IN_ORDER_MIN)
-        stream->returns++;
+        stream->returns = g_queue_peek_nth(&inode->streams, 1) == stream ? stream->returns + 1 : 0;
     if (place != ONWARDS) {
         stream->entry = offset;
         stream->other_end = last ? last->entry : offset;
     }
-    if (last) {
-        last->other_end = offset;
-        if (went_bytes(last) > PIECE_MIN) {
-            inode->pieces[1] = inode->pieces[0];
-            inode->pieces[0] = went_bytes(last);
-        }
+    if (last && went_bytes(last) > PIECE_MIN) {
+        inode->pieces[1] = inode->pieces[0];
+        inode->pieces[0] = went_bytes(last);
+        inode->ends_met = has_met_end(last) ? inode->ends_met + 1 : 0;
     }
+    if (last)
+        last->other_end = offset;
     g_queue_remove(&inode->streams, stream);
     g_queue_push_head(&inode->streams, stream); /* most recent first */
 }
@@ -149,7 +179,7 @@ static struct stream *find_stream(struct inode *inode, uint64_t offset, uint64_t
     for (const GList *link = inode->streams.head; link; link = link->next) {
         struct stream *stream = link->data;
 
-        *place = place_of(stream, offset, end);
+        *place = place_of(inode, stream, offset, end);
         if (*place == ONWARDS || *place == BACKWARDS)
             return stream;
         if (*place == INSIDE && !inside)
@@ -177,14 +207,19 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, uint64_t 
  * and behind their end anew. Never beyond the other end, if there is one, and up to it faster:
  * memcpy touches both ends of what it copies before it goes on from one of them. */
 static uint64_t next_window(const struct inode *inode, const struct stream *stream,
-                            uint64_t window_max)
+                            uint64_t most_ahead)
 {
-    uint64_t read = went_bytes(stream), piece = MIN(inode->pieces[0], inode->pieces[1]), most;
+    uint64_t window_max = MIN(WINDOW_MAX, most_ahead);
+    uint64_t read = piece_bytes(stream), piece = MIN(inode->pieces[0], inode->pieces[1]), most;
     uint64_t left = stream->is_down ? stream->low - MIN(stream->other_end, stream->low)
                                     : MAX(stream->other_end, stream->high) - stream->high;
 
-    if ((inode->streams.length == 1 && stream->begin == 0) || stream->returns >= IN_ORDER_AFTER)
+    if (stream->returns >= IN_ORDER_AFTER)
+        return CLAMP(stream->window * 2, SEGMENT_MIN, MIN(WINDOW_MAPPED, most_ahead));
+    if (inode->streams.length == 1 && stream->begin == 0)
         return CLAMP(stream->window * 2, SEGMENT_MIN, window_max);
+    if (left && inode->ends_met >= ENDS_MET)
+        return CLAMP(left, SEGMENT_MIN, window_max);
     if (read <= PIECE_MIN)
         return CLAMP(MIN(stream->window * 2, read / 2), SEGMENT_MIN, window_max);
     if (piece && read < piece + PIECE_MIN)
@@ -196,7 +231,7 @@ static uint64_t next_window(const struct inode *inode, const struct stream *stre
 
 /* The reader went on: widen, and let go of what it has left behind. */
 static void stream_advance(struct inode *inode, struct stream *stream, uint64_t offset,
-                           uint64_t end, uint64_t window_max)
+                           uint64_t end, uint64_t most_ahead)
 {
     uint64_t disorder =
         end - offset < FAULT_READ_BYTES ? end - offset : FAULT_BYTES - FAULT_READ_BYTES;
@@ -208,7 +243,7 @@ static void stream_advance(struct inode *inode, struct stream *stream, uint64_t 
         stream->is_down = !is_above && stream->begin - stream->low > disorder;
     if (stream->run++ == 0)
         return;
-    stream->window = next_window(inode, stream, window_max);
+    stream->window = next_window(inode, stream, most_ahead);
     stream->segment_bytes = CLAMP(stream->window / 4, SEGMENT_MIN, SEGMENT_MAX);
     if (stream->is_down)
         stream->to = MIN(stream->to, stream->low + BEHIND);
@@ -255,6 +290,31 @@ static struct segment *add_ahead(struct fs *fs, struct inode *inode, uint64_t st
     return segment_add(fs, inode, start, end, false);
 }
 
+/* As segments_gap_above and segments_gap_below, of bytes that the kernel has not got either. */
+static uint64_t gap_above(const struct inode *inode, uint64_t at, uint64_t end, uint64_t *room)
+{
+    uint64_t next = at, given;
+
+    do {
+        at = segments_gap_above(inode, next, end, room);
+        next = ranges_gap_above(&inode->given, at, &given);
+    } while (at < end && next > at);
+    *room = MIN(*room, given - at);
+    return MIN(at, end);
+}
+
+static uint64_t gap_below(const struct inode *inode, uint64_t from, uint64_t at, uint64_t *room)
+{
+    uint64_t next = at, given;
+
+    do {
+        at = segments_gap_below(inode, from, next, room);
+        next = ranges_gap_below(&inode->given, at, &given);
+    } while (at > from && next < at);
+    *room = MIN(*room, at - given);
+    return MAX(at, from);
+}
+
 /* On from END through the window, as memory allows. A segment is begun when there is room for all
  * of it, or no more to come. */
 static void fetch_above(struct fs *fs, struct inode *inode, struct stream *stream, uint64_t end,
@@ -263,7 +323,7 @@ static void fetch_above(struct fs *fs, struct inode *inode, struct stream *strea
     uint64_t until = MIN(stream->high + stream->window, inode->base_size), at, room;
     bool is_last = until == inode->base_size || until == stream->other_end;
 
-    while ((at = segments_gap_above(inode, end, until, &room)) < until) {
+    while ((at = gap_above(inode, end, until, &room)) < until) {
         uint64_t size = MIN(room, segment_size(stream, at - MIN(at, stream->high)));
         struct segment *segment;
 
@@ -284,7 +344,7 @@ static void fetch_below(struct fs *fs, struct inode *inode, struct stream *strea
     uint64_t until = stream->low - MIN(stream->window, stream->low), at, room;
     bool is_last = until == 0 || until == stream->other_end;
 
-    while ((at = segments_gap_below(inode, until, offset, &room)) > until) {
+    while ((at = gap_below(inode, until, offset, &room)) > until) {
         uint64_t size = MIN(room, segment_size(stream, stream->low - MIN(at, stream->low)));
         struct segment *segment;
 
@@ -315,7 +375,7 @@ static bool drop_another(struct inode *inode, const struct stream *kept)
 static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_t end,
                     GPtrArray *to_start, GPtrArray *held, bool *advanced)
 {
-    uint64_t window_max = MIN(WINDOW_MAX, budget_limit_bytes(fs->budget) / 4);
+    uint64_t most_ahead = budget_limit_bytes(fs->budget) / 4;
     enum place place;
     struct stream *stream;
 
@@ -326,7 +386,7 @@ static int try_read(struct fs *fs, struct inode *inode, uint64_t offset, uint64_
         stream = new_stream(inode, offset, end);
     arrive(inode, stream, offset, place);
     if (place >= BACKWARDS && !*advanced)
-        stream_advance(inode, stream, offset, end, window_max);
+        stream_advance(inode, stream, offset, end, most_ahead);
     stream->from = MIN(stream->from, offset);
     stream->to = MAX(stream->to, end);
     if (!*advanced)
@@ -429,8 +489,12 @@ int base_read(struct fs *fs, struct fs_caller *caller, struct inode *inode, uint
 
     pthread_mutex_lock(&inode->lock);
     end = MAX(MIN(offset + size, inode->base_size), offset);
+    if (offset < end && ranges_hold(&inode->given, offset, end))
+        ranges_clear(&inode->given); /* it asks again */
     if (offset < end)
         error = fill(fs, caller, inode, offset, end, held);
+    if (!error)
+        ranges_add(&inode->given, offset, end);
     pthread_mutex_unlock(&inode->lock);
     if (error == ENOMEM)
         return read_direct(fs, caller, inode, offset, end - offset, reply, user);

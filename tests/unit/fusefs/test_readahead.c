@@ -233,6 +233,13 @@ Test(readahead, tensors_in_any_order_are_fetched_once_upwards)
     copy_slabs(false);
 }
 
+static void wait_received(uint64_t wanted)
+{
+    for (int i = 0; i < 200 && faulty_store_received(counted) < wanted; i++)
+        g_usleep(10000);
+    cr_expect_geq(faulty_store_received(counted), wanted);
+}
+
 /* Who reads one tensor after the other is not waited for at each one's end. */
 Test(readahead, tensors_in_order_are_fetched_beyond_their_ends)
 {
@@ -247,11 +254,71 @@ Test(readahead, tensors_in_order_are_fetched_beyond_their_ends)
     for (unsigned i = 0; i < 4; i++)
         copy_slab(file, cached, random, i, false);
     copy_part(file, cached, random, 4, false, STEPS - 3);
-    for (int i = 0; i < 200 && faulty_store_received(counted) < wanted; i++)
-        g_usleep(10000);
-    cr_expect_geq(faulty_store_received(counted), wanted);
+    wait_received(wanted);
     fs_release(fs, file);
     g_rand_free(random);
+    close_small();
+}
+
+/* Where the last tensors went to the end that was touched first, so does the next one. */
+Test(readahead, a_tensor_whose_end_is_known_is_fetched_whole)
+{
+    static const unsigned order[] = {7, 2, 10, 0};
+    const uint64_t slab = (uint64_t)SLAB_MIB * MIB;
+
+    for (unsigned down = 0; down < 2; down++) {
+        g_autofree bool *cached = g_new0(bool, SLABS *SLAB_MIB *MIB / REQUEST);
+        GRand *random = g_rand_new_with_seed(6);
+        struct fs_file *file;
+
+        put_large("x", SLABS * SLAB_MIB);
+        open_small(1024ull * MIB);
+        file = open_file("x");
+        for (unsigned i = 0; i < G_N_ELEMENTS(order); i++)
+            copy_slab(file, cached, random, order[i], down);
+        copy_part(file, cached, random, 5, down, 2);
+        wait_received(5 * slab);
+        cr_expect_leq(faulty_store_received(counted), 5 * slab * 13 / 10);
+        fs_release(fs, file);
+        g_rand_free(random);
+        close_small();
+    }
+}
+
+static void read_mibs(struct fs_file *file, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++)
+        expect_range(file, (uint64_t)i * MIB, MIB);
+}
+
+Test(readahead, what_the_kernel_was_given_is_not_fetched_ahead_again)
+{
+    struct fs_file *file;
+
+    put_large("x", 96);
+    open_small(256 * MIB);
+    file = open_file("x");
+    read_mibs(file, 16, 48);
+    read_mibs(file, 0, 16);
+    read_mibs(file, 48, 96); /* goes on behind what the kernel has */
+    cr_assert_leq(faulty_store_received(counted), 97ull * MIB);
+    fs_release(fs, file);
+    close_small();
+}
+
+Test(readahead, what_the_kernel_asks_for_again_it_does_not_have)
+{
+    struct fs_file *file;
+    uint64_t before;
+
+    put_large("x", 96);
+    open_small(256 * MIB);
+    file = open_file("x");
+    read_mibs(file, 0, 96);
+    before = faulty_store_received(counted);
+    read_mibs(file, 0, 24);
+    wait_received(before + 30ull * MIB);
+    fs_release(fs, file);
     close_small();
 }
 
