@@ -6,9 +6,10 @@
  *   copy KEY BYTES                 KEY.copy, in parts of 256 MiB that the server copies, 8 at once
  *   move KEY BYTES                 KEY.copy, copied whole, and KEY removed
  *   list PREFIX COUNT              so many names, page by page
- *   puts PREFIX COUNT PARALLEL     objects of 4 KiB
+ *   puts PREFIX COUNT PARALLEL     objects of 4 KiB, with the attributes that files have
  *   moves PREFIX COUNT PARALLEL    those, to moved-PREFIX: copied, then removed
  */
+#include "storage/file_attrs.h"
 #include "storage/store.h"
 
 #include <inttypes.h>
@@ -63,9 +64,14 @@ static struct store_call *make_any_range(struct work *work, unsigned number, voi
 
 static struct store_call *make_small(struct work *work, unsigned number, void *buffer)
 {
+    const int64_t now_ns = g_get_real_time() * 1000;
+    const struct file_attrs attrs = {S_IFREG | 0644, 0, 0, now_ns, now_ns, now_ns};
     g_autofree char *key = g_strdup_printf("%s%06u", work->key, number);
+    struct store_call *call = store_call_put(key, buffer, work->step);
 
-    return store_call_put(key, buffer, work->step);
+    call->metadata = metadata_new();
+    file_attrs_save(&attrs, call->metadata);
+    return call;
 }
 
 static struct store_call *make_copy(struct work *work, unsigned number, void *buffer)
