@@ -439,15 +439,16 @@ def list_steps(world, client, server, name, count):
 
 def line_list(world, report):
     """ls -l of a large directory, cold and warm, on the server that counts requests: of files that
-    another mount wrote, and of objects that another client put there; and 20 ms away."""
+    another mount wrote, and of objects that another client put there, before and after a mount has
+    listed them; and 20 ms away."""
     server, count = world.server("null"), 100_000 if world.size_mib >= 1024 else 10_000
     with Mounted(world, "dstack", server) as mount:
         write_small(mount.path / "ours", count, 16)
         mark(mount.path / "ours", count)
     world.raw(server, "puts", "foreign/", count, 16)
     pages = world.raw(server, "list", "foreign/", count)
-    for whose in ("ours", "foreign"):
-        steps = list_steps(world, "dstack", server, whose, count)
+    for whose, name in (("ours", "ours"), ("foreign", "foreign"), ("foreign, listed before", "foreign")):
+        steps = list_steps(world, "dstack", server, name, count)
         cold, warm = steps["cold"], steps["warm"]
         told = {**steps, "raw": pages}
         if whose == "ours":
@@ -462,7 +463,7 @@ def line_list(world, report):
         # The index, and beats of the lease.
         report.most(f"ls -l cold, {whose}: GETs", server.name, cold["requests"].get("GET", 0), 3)
         report.most(f"ls -l cold, {whose}: HEADs / name", server.name,
-                    cold["requests"].get("HEAD", 0) / count, 0.001 if whose == "ours" else None)
+                    cold["requests"].get("HEAD", 0) / count, None if whose == "foreign" else 0.001)
         # A beat of the lease, which is a PUT, may fall into it.
         warm["requests"].pop("PUT", None)
         report.most(f"ls -l warm, {whose}: requests", server.name, sum(warm["requests"].values()), 0)
