@@ -18,6 +18,10 @@ struct fs_dir {
     GHashTable *records; /* what an index was right about */
     int64_t began_ms;    /* as of when the records are true */
     uint64_t edits;      /* the directory's of then */
+    /* Lookups that follow it, guarded by fs->lock: */
+    guint next;      /* where the next one is expected, of `names` */
+    bool is_in_turn; /* the last one was there */
+    GPtrArray *held; /* struct inode*, pinned: what was asked for ahead; NULL: nothing */
 };
 
 /* What stands before a name. */
@@ -99,6 +103,12 @@ static mode_t add_record(struct fs_dir *dir, GHashTable *index, const char *name
     return record->mode & S_IFMT;
 }
 
+/* A symlink's object is its target, which is no longer than a path. */
+static mode_t type_of(const struct store_object *object, mode_t recorded)
+{
+    return !recorded && object->size_bytes > PATH_MAX ? S_IFREG : recorded;
+}
+
 static void add_page(struct fs_dir *dir, const struct inode *inode, const struct store_call *page,
                      size_t prefix_length, GHashTable *index)
 {
@@ -107,7 +117,8 @@ static void add_page(struct fs_dir *dir, const struct inode *inode, const struct
         const char *name = object->key + prefix_length;
 
         if (can_show(name, prefix_length == 0))
-            add_entry(dir, name, add_record(dir, index, name, object), inode_number(inode, name));
+            add_entry(dir, name, type_of(object, add_record(dir, index, name, object)),
+                      inode_number(inode, name));
     }
     for (guint i = 0; page->prefixes && i < page->prefixes->len; i++) {
         const char *prefix = page->prefixes->pdata[i];
@@ -280,6 +291,110 @@ static int list(struct fs *fs, struct fs_caller *caller, struct inode *inode, st
     return error;
 }
 
+/* --- lookups that follow a listing --- */
+
+static void be_followed(struct fs *fs, struct inode *inode, struct fs_dir *dir)
+{
+    pthread_mutex_lock(&fs->lock);
+    inode->listing = dir;
+    dir->next = 0;
+    dir->is_in_turn = false;
+    pthread_mutex_unlock(&fs->lock);
+}
+
+static void let_go(struct fs *fs, GPtrArray *held)
+{
+    for (guint i = 0; held && i < held->len; i++)
+        inode_unpin(fs, held->pdata[i]);
+    if (held)
+        g_ptr_array_free(held, TRUE);
+}
+
+static void be_followed_no_more(struct fs *fs, struct fs_dir *dir)
+{
+    struct inode *inode;
+    GPtrArray *held;
+
+    pthread_mutex_lock(&fs->lock);
+    inode = g_hash_table_lookup(fs->inodes, &dir->ino);
+    if (inode && inode->listing == dir)
+        inode->listing = NULL;
+    held = g_steal_pointer(&dir->held);
+    pthread_mutex_unlock(&fs->lock);
+    let_go(fs, held);
+}
+
+void dir_hold(struct fs *fs, struct inode *inode, GPtrArray *held)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (inode->listing) {
+        GPtrArray *before = inode->listing->held;
+
+        inode->listing->held = held;
+        held = before;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    let_go(fs, held);
+}
+
+/* Where NAME is in DIR; one behind the end: nowhere. */
+static guint find_name(const struct fs_dir *dir, const char *name)
+{
+    guint low = 0, high = dir->names->len;
+
+    while (low < high) {
+        guint middle = low + (high - low) / 2;
+        int order = strcmp(dir->names->pdata[middle], name);
+
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return dir->names->len;
+}
+
+/* Whether the store would be asked for NAME. */
+static bool is_to_be_asked(struct fs *fs, struct inode *inode, const struct fs_dir *dir,
+                           const char *name)
+{
+    const struct record *record;
+
+    if (inode_child(inode, name))
+        return false;
+    if (!fs_is_authority(fs))
+        return !records_find(dir->records, name);
+    record = inode->names ? names_find(inode, name) : NULL;
+    return inode->names ? record && !(record->flags & RECORD_FULL) : true;
+}
+
+GPtrArray *dir_names_ahead(struct fs *fs, struct inode *inode, const char *name, unsigned most)
+{
+    struct fs_dir *dir = inode->listing;
+    guint at = dir ? find_name(dir, name) : 0;
+    struct fs_entry entry;
+    GPtrArray *names;
+    bool is_in_turn;
+
+    if (!dir || at == dir->names->len)
+        return NULL;
+    is_in_turn = at >= dir->next && at - dir->next <= most;
+    dir->next = at + 1;
+    if (!is_in_turn || !dir->is_in_turn) {
+        dir->is_in_turn = is_in_turn;
+        return NULL;
+    }
+    names = g_ptr_array_new_with_free_func(g_free);
+    for (; names->len < most && fs_dir_entry(dir, DOTS + dir->next, &entry); dir->next++)
+        if (is_to_be_asked(fs, inode, dir, entry.name))
+            g_ptr_array_add(names, g_strconcat(entry.name, S_ISDIR(entry.type) ? "/" : "", NULL));
+    return names;
+}
+
+/* --- handles --- */
+
 int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_dir **out)
 {
     struct inode *inode = inode_get(fs, ino);
@@ -295,9 +410,11 @@ int fs_opendir(struct fs *fs, struct fs_caller *caller, uint64_t ino, struct fs_
     dir = g_new0(struct fs_dir, 1);
     dir->ino = ino;
     error = list(fs, caller, inode, dir);
+    if (!error)
+        be_followed(fs, inode, dir);
     inode_unpin(fs, inode);
     if (error)
-        fs_closedir(dir);
+        fs_closedir(fs, dir);
     else
         *out = dir;
     return error;
@@ -310,8 +427,11 @@ int fs_rewinddir(struct fs *fs, struct fs_caller *caller, struct fs_dir *dir)
 
     if (!inode)
         return ESTALE;
+    be_followed_no_more(fs, dir);
     dir_clear(dir);
     error = list(fs, caller, inode, dir);
+    if (!error)
+        be_followed(fs, inode, dir);
     inode_unpin(fs, inode);
     return error;
 }
@@ -413,8 +533,9 @@ bool fs_dir_stat(struct fs *fs, struct fs_dir *dir, const struct fs_entry *entry
     return known;
 }
 
-void fs_closedir(struct fs_dir *dir)
+void fs_closedir(struct fs *fs, struct fs_dir *dir)
 {
+    be_followed_no_more(fs, dir);
     dir_clear(dir);
     g_free(dir);
 }

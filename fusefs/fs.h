@@ -159,7 +159,7 @@ bool fs_dir_entry(const struct fs_dir *dir, uint64_t index, struct fs_entry *ent
 /* What is known of ENTRY without asking the store. True: it answers like fs_lookup, and counts one
  * lookup. */
 bool fs_dir_stat(struct fs *fs, struct fs_dir *dir, const struct fs_entry *entry, struct stat *st);
-void fs_closedir(struct fs_dir *dir);
+void fs_closedir(struct fs *fs, struct fs_dir *dir);
 
 int fs_statfs(struct fs *fs, struct statvfs *st);
 

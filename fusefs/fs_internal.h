@@ -68,9 +68,11 @@ struct inode {
     int64_t index_took_ms;
     uint64_t lookups;
     unsigned pins;
-    bool removed;     /* has no name any more */
-    uint64_t changes; /* directories: names added or removed here */
-    GList cold_link;  /* files: in fs->cold */
+    bool removed;           /* has no name any more */
+    uint64_t changes;       /* directories: names added or removed here */
+    GQueue questions;       /* directories: struct question, by their links */
+    struct fs_dir *listing; /* directories: the last one that is open */
+    GList cold_link;        /* files: in fs->cold */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -185,6 +187,13 @@ struct fs {
     pthread_t publishers[4];
 };
 
+/* A name of which the store is being asked: its answer is moot once the name came or went here. */
+struct question {
+    const char *name;
+    bool moot;
+    GList link;
+};
+
 /* --- fs.c --- */
 int fs_may_change(struct fs *fs); /* 0, EROFS, or ESTALE when the lease is lost */
 bool fs_has_lost_lease(struct fs *fs);
@@ -205,8 +214,10 @@ void inode_unpin_locked(struct fs *fs, struct inode *inode);
 bool inode_is_listed_dirty(struct fs *fs, struct inode *inode);    /* dirty_lock is taken */
 struct inode *inode_child(struct inode *parent, const char *name); /* fs->lock */
 void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
-                  const char *name);                 /* fs->lock */
-void inode_detach(struct inode *inode);              /* fs->lock */
+                  const char *name);    /* fs->lock */
+void inode_detach(struct inode *inode); /* fs->lock */
+void question_begin(struct inode *parent, struct question *question, const char *name);
+void question_end(struct inode *parent, struct question *question); /* both: fs->lock */
 char *inode_key(struct fs *fs, struct inode *inode); /* takes fs->lock; dirs end in '/' */
 char *inode_key_locked(struct inode *inode);
 void inode_stat(struct inode *inode, struct stat *st); /* takes inode->lock */
@@ -291,6 +302,21 @@ int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *i
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
 int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
+/* Up to MOST names (char*; directories' end in '/') behind NAME in INODE's open listing of which
+ * attributes are not known, if lookups follow it in order; NULL: none. fs->lock held. */
+GPtrArray *dir_names_ahead(struct fs *fs, struct inode *inode, const char *name, unsigned most);
+/* HELD (pinned) stay until the listing's next ones, or its end. */
+void dir_hold(struct fs *fs, struct inode *inode, GPtrArray *held);
+
+/* --- namespace.c --- */
+/* An inode (pinned) for NAME, of which the store has OBJECT (NULL: a mere prefix). EAGAIN: the
+ * answer is moot. Ends QUESTION. */
+int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
+               const struct store_object *object, struct inode **child);
+
+/* --- lookahead.c --- */
+struct lookahead *lookahead_begin(struct fs *fs, struct inode *parent, const char *name);
+void lookahead_end(struct fs *fs, struct fs_caller *caller, struct lookahead *ahead);
 
 /* --- index_keeper.c --- */
 #define INDEX_WORTH 64 /* files whose attributes are not known, before an index is thought of */

@@ -373,9 +373,9 @@ static struct dir_handle *dir_of(const struct fuse_file_info *fi)
     return (struct dir_handle *)(uintptr_t)fi->fh;
 }
 
-static void close_dir(struct dir_handle *handle)
+static void close_dir(struct fs *fs, struct dir_handle *handle)
 {
-    fs_closedir(handle->dir);
+    fs_closedir(fs, handle->dir);
     g_free(handle);
 }
 
@@ -394,7 +394,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     handle->dir = dir;
     fi->fh = (uintptr_t)handle;
     if (fuse_reply_open(req, fi) != 0)
-        close_dir(handle);
+        close_dir(fs_of(req), handle);
 }
 
 /* Adds a name, with PLUS what is known of it, to SIZE bytes at BUFFER. Returns how many it takes;
@@ -465,7 +465,7 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    close_dir(dir_of(fi));
+    close_dir(fs_of(req), dir_of(fi));
     fuse_reply_err(req, 0);
 }
 

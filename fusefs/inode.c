@@ -71,6 +71,7 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     inode->attrs.gid = fs->options.gid;
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = inode->attrs.atime_ns = now_ns();
     layout_init(&inode->layout);
+    g_queue_init(&inode->questions);
     g_queue_init(&inode->streams);
     g_queue_init(&inode->segments);
     ranges_init(&inode->given);
@@ -175,6 +176,27 @@ struct inode *inode_child(struct inode *parent, const char *name)
     return g_hash_table_lookup(parent->children, name);
 }
 
+void question_begin(struct inode *parent, struct question *question, const char *name)
+{
+    *question = (struct question){.name = name, .link.data = question};
+    g_queue_push_tail_link(&parent->questions, &question->link);
+}
+
+void question_end(struct inode *parent, struct question *question)
+{
+    g_queue_unlink(&parent->questions, &question->link);
+}
+
+static void note_change(struct inode *parent, const char *name)
+{
+    parent->changes++;
+    for (const GList *link = parent->questions.head; link; link = link->next) {
+        struct question *question = link->data;
+
+        question->moot |= strcmp(question->name, name) == 0;
+    }
+}
+
 void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent, const char *name)
 {
     names_remove(fs, parent, name);
@@ -183,14 +205,14 @@ void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent, cons
     inode->parent = parent;
     inode->removed = false;
     g_hash_table_replace(parent->children, inode->name, inode);
-    parent->changes++;
+    note_change(parent, name);
 }
 
 void inode_detach(struct inode *inode)
 {
     if (inode->parent && inode_child(inode->parent, inode->name) == inode) {
         g_hash_table_remove(inode->parent->children, inode->name);
-        inode->parent->changes++;
+        note_change(inode->parent, inode->name);
     }
     inode->parent = NULL;
     inode->removed = true;

@@ -70,45 +70,46 @@ static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum 
     return probe_directory(fs, caller, key, object);
 }
 
-/* The inode for a name that the store has, unless it has come or gone here meanwhile: EAGAIN.
- * CHANGES: PARENT's, from before the store was asked. */
-static int adopt(struct fs *fs, struct inode *parent, const char *name, mode_t mode,
-                 uint64_t changes, struct inode **child)
+int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
+               const struct store_object *object, struct inode **child)
 {
+    mode_t mode =
+        is_dir ? S_IFDIR | (0777 & ~fs->options.umask) : S_IFREG | (0666 & ~fs->options.umask);
     int error = 0;
 
     pthread_mutex_lock(&fs->lock);
-    *child = inode_child(parent, name);
+    question_end(parent, question);
+    *child = inode_child(parent, question->name);
     if (*child)
         (*child)->pins++;
     else if (parent->removed && parent != fs->root)
         error = ENOENT;
-    else if (parent->changes != changes)
+    else if (question->moot)
         error = EAGAIN;
     else
-        *child = inode_new(fs, parent, name, mode);
+        *child = inode_new(fs, parent, question->name, mode);
     pthread_mutex_unlock(&fs->lock);
+    if (!error && object && is_directory(*child) == is_dir)
+        inode_load(fs, *child, object, 0);
+    else if (!error && !object && is_directory(*child))
+        inode_note_prefix(*child);
     return error;
 }
 
 /* A name that is no inode yet: asks the store. */
 static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *parent,
-                         const char *name, enum kind kind, uint64_t changes, struct inode **child)
+                         struct question *question, enum kind kind, struct inode **child)
 {
-    g_autofree char *key = child_key(fs, parent, name);
-    g_autoptr(StoreCall) object = NULL;
-    mode_t mode;
-    int error = probe(fs, caller, key, &kind, &object);
+    g_autofree char *key = child_key(fs, parent, question->name);
+    g_autoptr(StoreCall) call = NULL;
+    int error = probe(fs, caller, key, &kind, &call);
 
-    if (error)
-        return error;
-    mode = kind == KIND_DIRECTORY ? S_IFDIR | (0777 & ~fs->options.umask)
-                                  : S_IFREG | (0666 & ~fs->options.umask);
-    error = adopt(fs, parent, name, mode, changes, child);
-    if (!error && object && is_directory(*child) == (kind == KIND_DIRECTORY))
-        inode_load(fs, *child, &object->object, 0);
-    else if (!error && !object && is_directory(*child))
-        inode_note_prefix(*child);
+    if (!error)
+        return name_adopt(fs, parent, question, kind == KIND_DIRECTORY, call ? &call->object : NULL,
+                          child);
+    pthread_mutex_lock(&fs->lock);
+    question_end(parent, question);
+    pthread_mutex_unlock(&fs->lock);
     return error;
 }
 
@@ -142,10 +143,10 @@ void forget_version(struct fs *fs, struct inode *inode)
     pthread_mutex_unlock(&inode->lock);
 }
 
-/* What is known of NAME without asking the store: its inode (pinned), its kind, or (ENOENT) that
- * there is none. */
+/* What is known of NAME without asking the store: its inode (pinned), or (ENOENT) that there is
+ * none. Else its kind, and QUESTION has begun. */
 static int find_here(struct fs *fs, struct inode *parent, const char *name, struct inode **child,
-                     enum kind *kind, uint64_t *changes)
+                     enum kind *kind, struct question *question)
 {
     bool is_known = fs_is_authority(fs);
     struct record *record;
@@ -153,7 +154,6 @@ static int find_here(struct fs *fs, struct inode *parent, const char *name, stru
 
     *kind = KIND_UNKNOWN;
     pthread_mutex_lock(&fs->lock);
-    *changes = parent->changes;
     *child = inode_child(parent, name);
     is_known = is_known && parent->names;
     record = is_known ? names_find(parent, name) : NULL;
@@ -165,6 +165,8 @@ static int find_here(struct fs *fs, struct inode *parent, const char *name, stru
         *kind = S_ISDIR(record->mode) ? KIND_DIRECTORY : KIND_FILE;
     else if (is_known)
         error = ENOENT;
+    if (!*child && !error)
+        question_begin(parent, question, name);
     pthread_mutex_unlock(&fs->lock);
     return error;
 }
@@ -187,12 +189,13 @@ static int find_below(struct fs *fs, struct fs_caller *caller, struct inode *par
     if (error)
         return error;
     do {
-        uint64_t changes;
+        struct question question;
+        struct lookahead *ahead;
         enum kind kind;
 
         if (is_interrupted(caller))
             return EINTR;
-        error = find_here(fs, parent, name, child, &kind, &changes);
+        error = find_here(fs, parent, name, child, &kind, &question);
         if (error)
             return error;
         if (*child) {
@@ -202,7 +205,9 @@ static int find_below(struct fs *fs, struct fs_caller *caller, struct inode *par
             error = EAGAIN; /* it has lost its name: look again */
             continue;
         }
-        error = find_in_store(fs, caller, parent, name, kind, changes, child);
+        ahead = lookahead_begin(fs, parent, name);
+        error = find_in_store(fs, caller, parent, &question, kind, child);
+        lookahead_end(fs, caller, ahead);
     } while (error == EAGAIN);
     return error;
 }

@@ -196,7 +196,7 @@ static void look(struct fs *fs, uint64_t ino, unsigned depth)
         else
             g_assert(i < 2);
     }
-    fs_closedir(dir);
+    fs_closedir(fs, dir);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -70,9 +70,10 @@ static void round_of(unsigned worker, unsigned round, uint8_t *data)
     fs_forget(fs, st.st_ino, 1);
     must(fs_opendir(fs, &caller, FS_ROOT, &dir) == 0, "opendir");
     for (uint64_t at = 0; fs_dir_entry(dir, at, &entry); at++)
-        if (fs_dir_stat(fs, dir, &entry, &st))
+        if (fs_dir_stat(fs, dir, &entry, &st) ||
+            (at > 1 && fs_lookup(fs, &caller, FS_ROOT, entry.name, &st) == 0))
             fs_forget(fs, st.st_ino, 1);
-    fs_closedir(dir);
+    fs_closedir(fs, dir);
 }
 
 static void *work(void *user)

@@ -129,7 +129,7 @@ static unsigned ls_l(void)
         cr_assert_eq(st.st_gid, 2);
         cr_assert(st.st_mtim.tv_nsec || st.st_mtim.tv_sec);
     }
-    fs_closedir(handle);
+    fs_closedir(fs, handle);
     return count;
 }
 
@@ -139,7 +139,7 @@ static void read_names(void)
     struct fs_dir *handle;
 
     cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
-    fs_closedir(handle);
+    fs_closedir(fs, handle);
 }
 
 /* What another client does. */

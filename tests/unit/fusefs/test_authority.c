@@ -57,7 +57,7 @@ static unsigned count_names(uint64_t ino)
     cr_assert_eq(fs_opendir(fs, &caller, ino, &dir), 0);
     while (fs_dir_entry(dir, count, &entry))
         count++;
-    fs_closedir(dir);
+    fs_closedir(fs, dir);
     return count - 2; /* "." and ".." */
 }
 

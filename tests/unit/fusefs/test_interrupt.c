@@ -119,7 +119,7 @@ static int list(void)
     int error = fs_opendir(fs, &impatient, FS_ROOT, &dir);
 
     if (!error)
-        fs_closedir(dir);
+        fs_closedir(fs, dir);
     return error;
 }
 
