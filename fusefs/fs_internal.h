@@ -68,11 +68,11 @@ struct inode {
     int64_t index_took_ms;
     uint64_t lookups;
     unsigned pins;
-    bool removed;           /* has no name any more */
-    uint64_t changes;       /* directories: names added or removed here */
-    GQueue questions;       /* directories: struct question, by their links */
-    struct fs_dir *listing; /* directories: the last one that is open */
-    GList cold_link;        /* files: in fs->cold */
+    bool removed;     /* has no name any more */
+    uint64_t changes; /* directories: names added or removed here */
+    GQueue questions; /* directories: struct question, the askers', by their links */
+    GQueue listings;  /* directories: struct fs_dir, those that are open, the last one first */
+    GList cold_link;  /* files: in fs->cold */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -114,7 +114,8 @@ struct inode {
     GQueue streams, segments; /* readahead.c, segments.h */
     struct ranges given;      /* of the base object, to the kernel, which holds it perhaps */
     uint64_t pieces[2];       /* how much of it was read in one go, the last times */
-    unsigned ends_met;        /* of pieces that went to the other end, since one did not */
+    unsigned ends_met;        /* of pieces that went to the other end, and... */
+    unsigned ends_missed;     /* ...that did not, since one did */
     /* the publisher's: */
     int64_t dirty_ms, next_publish_ms, window_ms;
     uint64_t window_bytes;
@@ -187,7 +188,8 @@ struct fs {
     pthread_t publishers[4];
 };
 
-/* A name of which the store is being asked: its answer is moot once the name came or went here. */
+/* A name of which the store is being asked: its answer is moot once the name came or went here, or
+ * is under another key. */
 struct question {
     const char *name;
     bool moot;
@@ -218,6 +220,7 @@ void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
 void inode_detach(struct inode *inode); /* fs->lock */
 void question_begin(struct inode *parent, struct question *question, const char *name);
 void question_end(struct inode *parent, struct question *question); /* both: fs->lock */
+void questions_void(struct inode *parent);                          /* fs->lock */
 char *inode_key(struct fs *fs, struct inode *inode); /* takes fs->lock; dirs end in '/' */
 char *inode_key_locked(struct inode *inode);
 void inode_stat(struct inode *inode, struct stat *st); /* takes inode->lock */
@@ -247,6 +250,8 @@ int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call);
 struct waiter *start_call(struct fs *fs, struct store_call *call);
 int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call,
                 struct waiter *waiter);
+/* Whether it is answered by UNTIL_MS. False too when CALLER is interrupted. */
+bool call_is_answered(struct fs_caller *caller, struct waiter *waiter, int64_t until_ms);
 bool is_interrupted(struct fs_caller *caller);
 bool maybe_carried_out(int error);                   /* what a call failed with; 0: no */
 bool caller_is_over(void *caller);                   /* the same, for leases */
@@ -302,20 +307,27 @@ int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *i
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
 int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
-/* Up to MOST names (char*; directories' end in '/') behind NAME in INODE's open listing of which
- * attributes are not known, if lookups follow it in order; NULL: none. fs->lock held. */
-GPtrArray *dir_names_ahead(struct fs *fs, struct inode *inode, const char *name, unsigned most);
-/* HELD (pinned) stay until the listing's next ones, or its end. */
-void dir_hold(struct fs *fs, struct inode *inode, GPtrArray *held);
+/* Up to MOST names (char*; directories' end in '/') behind NAME in one of INODE's open listings, of
+ * which attributes are not known: if lookups follow it in order. fs->lock held. */
+GPtrArray *dir_names_ahead(struct fs *fs, struct inode *inode, const char *name, unsigned most,
+                           struct fs_dir **listing);
+/* HELD (pinned; taken over) stay until LISTING's next ones, or until it is closed. */
+void dir_hold(struct fs *fs, struct inode *inode, const struct fs_dir *listing, GPtrArray *held);
+/* What INODE's listings hold is held no longer. */
+void dir_let_go(struct fs *fs, struct inode *inode);
 
 /* --- namespace.c --- */
-/* An inode (pinned) for NAME, of which the store has OBJECT (NULL: a mere prefix). EAGAIN: the
- * answer is moot. Ends QUESTION. */
+/* A new inode (pinned) for QUESTION's name, of which the store has OBJECT (NULL: a mere prefix).
+ * EAGAIN: the answer is moot. Ends QUESTION. */
 int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
                const struct store_object *object, struct inode **child);
 
-/* --- lookahead.c --- */
-struct lookahead *lookahead_begin(struct fs *fs, struct inode *parent, const char *name);
+/* --- lookahead.c: all take NULL --- */
+struct lookahead;
+/* NULL: nothing will be asked for beside NAME. */
+struct lookahead *lookahead_new(struct fs *fs, struct inode *parent, const char *name);
+void lookahead_start(struct fs *fs, struct lookahead *ahead); /* beside NAME's own request */
+/* When that was answered: takes what is there, or soon is. */
 void lookahead_end(struct fs *fs, struct fs_caller *caller, struct lookahead *ahead);
 
 /* --- index_keeper.c --- */

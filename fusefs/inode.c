@@ -19,7 +19,8 @@ static void inode_free(struct fs *fs, struct inode *inode)
     journal_end(fs, inode);
     g_clear_pointer(&inode->upload, upload_free);
     layout_clear(&inode->layout);
-    ranges_free(&inode->given);
+    ranges_clear(&inode->given);
+    g_queue_clear(&inode->listings);
     g_clear_pointer(&inode->children, g_hash_table_unref);
     g_clear_pointer(&inode->names, g_hash_table_unref);
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
@@ -72,9 +73,9 @@ struct inode *inode_new(struct fs *fs, struct inode *parent, const char *name, m
     inode->attrs.mtime_ns = inode->attrs.ctime_ns = inode->attrs.atime_ns = now_ns();
     layout_init(&inode->layout);
     g_queue_init(&inode->questions);
+    g_queue_init(&inode->listings);
     g_queue_init(&inode->streams);
     g_queue_init(&inode->segments);
-    ranges_init(&inode->given);
     pthread_mutex_init(&inode->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -185,6 +186,12 @@ void question_begin(struct inode *parent, struct question *question, const char 
 void question_end(struct inode *parent, struct question *question)
 {
     g_queue_unlink(&parent->questions, &question->link);
+}
+
+void questions_void(struct inode *parent)
+{
+    for (const GList *link = parent->questions.head; link; link = link->next)
+        ((struct question *)link->data)->moot = true;
 }
 
 static void note_change(struct inode *parent, const char *name)

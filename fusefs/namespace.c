@@ -21,13 +21,23 @@ char *child_key(struct fs *fs, struct inode *parent, const char *name)
 /* What a name may be, before the store is asked. */
 enum kind { KIND_UNKNOWN, KIND_FILE, KIND_DIRECTORY };
 
+/* AHEAD's requests go out behind CALL's. */
+static int ask(struct fs *fs, struct fs_caller *caller, struct store_call *call,
+               struct lookahead *ahead)
+{
+    struct waiter *waiter = start_call(fs, call);
+
+    lookahead_start(fs, ahead);
+    return finish_call(fs, caller, call, waiter);
+}
+
 /* A directory's marker object, where it has one: *OBJECT may be NULL. */
 static int probe_directory(struct fs *fs, struct fs_caller *caller, const char *key,
-                           struct store_call **object)
+                           struct store_call **object, struct lookahead *ahead)
 {
     g_autofree char *marker = g_strconcat(key, "/", NULL);
     g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, marker);
-    int error = run_call(fs, caller, head);
+    int error = ask(fs, caller, head, ahead);
 
     if (!error)
         *object = g_steal_pointer(&head);
@@ -37,7 +47,7 @@ static int probe_directory(struct fs *fs, struct fs_caller *caller, const char *
 /* Asks for the object KEY and, if it may be a directory, for anything below KEY/ at the same time.
  */
 static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum kind *kind,
-                 struct store_call **object)
+                 struct store_call **object, struct lookahead *ahead)
 {
     g_autofree char *prefix = g_strconcat(key, "/", NULL);
     g_autoptr(StoreCall) head = store_call_new(STORE_HEAD, key);
@@ -47,11 +57,11 @@ static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum 
     int error, list_error = 0;
 
     if (*kind == KIND_DIRECTORY)
-        return probe_directory(fs, caller, key, object);
+        return probe_directory(fs, caller, key, object, ahead);
     list->limit = 1;
     if (asked)
         waiter = start_call(fs, list);
-    error = run_call(fs, caller, head);
+    error = ask(fs, caller, head, ahead);
     if (error == 0 && asked)
         store_cancel(fs->store, list); /* nobody wants to know any more */
     if (asked)
@@ -67,7 +77,7 @@ static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum 
     if (!list->objects->len && !(list->prefixes && list->prefixes->len))
         return ENOENT;
     *kind = KIND_DIRECTORY;
-    return probe_directory(fs, caller, key, object);
+    return probe_directory(fs, caller, key, object, NULL);
 }
 
 int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
@@ -79,30 +89,28 @@ int name_adopt(struct fs *fs, struct inode *parent, struct question *question, b
 
     pthread_mutex_lock(&fs->lock);
     question_end(parent, question);
-    *child = inode_child(parent, question->name);
-    if (*child)
-        (*child)->pins++;
-    else if (parent->removed && parent != fs->root)
+    if (parent->removed && parent != fs->root)
         error = ENOENT;
-    else if (question->moot)
+    else if (question->moot) /* there is an inode, or was one: it knows better than OBJECT */
         error = EAGAIN;
     else
         *child = inode_new(fs, parent, question->name, mode);
     pthread_mutex_unlock(&fs->lock);
-    if (!error && object && is_directory(*child) == is_dir)
+    if (!error && object)
         inode_load(fs, *child, object, 0);
-    else if (!error && !object && is_directory(*child))
+    else if (!error)
         inode_note_prefix(*child);
     return error;
 }
 
 /* A name that is no inode yet: asks the store. */
 static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *parent,
-                         struct question *question, enum kind kind, struct inode **child)
+                         struct question *question, enum kind kind, struct lookahead *ahead,
+                         struct inode **child)
 {
     g_autofree char *key = child_key(fs, parent, question->name);
     g_autoptr(StoreCall) call = NULL;
-    int error = probe(fs, caller, key, &kind, &call);
+    int error = probe(fs, caller, key, &kind, &call, ahead);
 
     if (!error)
         return name_adopt(fs, parent, question, kind == KIND_DIRECTORY, call ? &call->object : NULL,
@@ -205,8 +213,8 @@ static int find_below(struct fs *fs, struct fs_caller *caller, struct inode *par
             error = EAGAIN; /* it has lost its name: look again */
             continue;
         }
-        ahead = lookahead_begin(fs, parent, name);
-        error = find_in_store(fs, caller, parent, &question, kind, child);
+        ahead = lookahead_new(fs, parent, name);
+        error = find_in_store(fs, caller, parent, &question, kind, ahead, child);
         lookahead_end(fs, caller, ahead);
     } while (error == EAGAIN);
     return error;

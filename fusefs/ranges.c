@@ -4,19 +4,14 @@ struct range {
     uint64_t start, end;
 };
 
-void ranges_init(struct ranges *ranges)
-{
-    ranges->items = g_array_new(FALSE, FALSE, sizeof(struct range));
-}
-
-void ranges_free(struct ranges *ranges)
-{
-    g_array_unref(ranges->items);
-}
-
 void ranges_clear(struct ranges *ranges)
 {
-    g_array_set_size(ranges->items, 0);
+    g_clear_pointer(&ranges->items, g_array_unref);
+}
+
+static unsigned count_of(const struct ranges *ranges)
+{
+    return ranges->items ? ranges->items->len : 0;
 }
 
 static struct range *range_at(const struct ranges *ranges, unsigned index)
@@ -27,7 +22,7 @@ static struct range *range_at(const struct ranges *ranges, unsigned index)
 /* How many end below AT. */
 static unsigned count_below(const struct ranges *ranges, uint64_t at)
 {
-    unsigned low = 0, high = ranges->items->len;
+    unsigned low = 0, high = count_of(ranges);
 
     while (low < high) {
         unsigned middle = low + (high - low) / 2;
@@ -47,16 +42,18 @@ void ranges_add(struct ranges *ranges, uint64_t start, uint64_t end)
 
     if (start >= end)
         return;
-    for (; next < ranges->items->len && range_at(ranges, next)->start <= end; next++) {
+    for (; next < count_of(ranges) && range_at(ranges, next)->start <= end; next++) {
         whole.start = MIN(whole.start, range_at(ranges, next)->start);
         whole.end = MAX(whole.end, range_at(ranges, next)->end);
     }
-    if (next > first)
+    if (next > first) {
         g_array_remove_range(ranges->items, first, next - first);
-    else if (ranges->items->len == RANGES_MAX) {
+    } else if (count_of(ranges) == RANGES_MAX) {
         ranges_clear(ranges);
         first = 0;
     }
+    if (!ranges->items)
+        ranges->items = g_array_new(FALSE, FALSE, sizeof(struct range));
     g_array_insert_val(ranges->items, first, whole);
 }
 
@@ -64,25 +61,38 @@ bool ranges_hold(const struct ranges *ranges, uint64_t start, uint64_t end)
 {
     unsigned index = count_below(ranges, end);
 
-    return index < ranges->items->len && range_at(ranges, index)->start <= start;
+    return index < count_of(ranges) && range_at(ranges, index)->start <= start;
 }
 
-uint64_t ranges_gap_above(const struct ranges *ranges, uint64_t at, uint64_t *end)
+static bool counts(const struct range *range, uint64_t least)
 {
-    unsigned index = count_below(ranges, at);
+    return range->end - range->start >= least;
+}
 
-    if (index < ranges->items->len && range_at(ranges, index)->start <= at)
-        at = range_at(ranges, index++)->end;
-    *end = index < ranges->items->len ? range_at(ranges, index)->start : UINT64_MAX;
+uint64_t ranges_gap_above(const struct ranges *ranges, uint64_t at, uint64_t least, uint64_t *end)
+{
+    unsigned index = count_below(ranges, at), count = count_of(ranges);
+
+    if (index < count && range_at(ranges, index)->start <= at) {
+        if (counts(range_at(ranges, index), least))
+            at = range_at(ranges, index)->end;
+        index++;
+    }
+    while (index < count && !counts(range_at(ranges, index), least))
+        index++;
+    *end = index < count ? range_at(ranges, index)->start : UINT64_MAX;
     return at;
 }
 
-uint64_t ranges_gap_below(const struct ranges *ranges, uint64_t at, uint64_t *start)
+uint64_t ranges_gap_below(const struct ranges *ranges, uint64_t at, uint64_t least, uint64_t *start)
 {
     unsigned index = count_below(ranges, at);
 
-    if (index < ranges->items->len && range_at(ranges, index)->start <= at)
+    if (index < count_of(ranges) && range_at(ranges, index)->start <= at &&
+        counts(range_at(ranges, index), least))
         at = range_at(ranges, index)->start;
+    while (index && !counts(range_at(ranges, index - 1), least))
+        index--;
     *start = at && index ? range_at(ranges, index - 1)->end : 0;
     return at;
 }

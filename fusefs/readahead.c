@@ -22,7 +22,8 @@
 #include <string.h>
 
 #define WINDOW_MAX        (64ull << 20)
-#define WINDOW_MAPPED     (128ull << 20) /* of who touches far ends, and waits for each */
+#define WINDOW_MAPPED     (128ull << 20) /* of who comes back in order, from far ends it waits for */
+#define GIVEN_MIN         SEGMENT_MIN /* what is less is fetched again rather than in small pieces */
 #define BEHIND            (8ull << 20)   /* kept behind the furthest read */
 #define JUMP_MIN          (128ull << 10) /* a read this far from its place still continues a stream */
 #define JUMP_MAX          (8ull << 20)
@@ -32,6 +33,7 @@
 #define IN_ORDER_MIN      (16ull << 20) /* a place where so much was read, and to which... */
 #define IN_ORDER_AFTER    2   /* ...the reader came back so often, is where it reads everything */
 #define ENDS_MET          2   /* pieces that went to the other end, until the next is believed to */
+#define ENDS_MISSED       2   /* in a row: the far ends themselves, and pieces of one fault */
 #define IDLE_MS           300 /* a stream that is not used this long gives way when memory is short */
 #define DIRECT_AFTER      5   /* waits for memory, before bytes are fetched past all streams */
 #define DIRECT_WAIT_MS    60000 /* as long as a request may take */
@@ -74,6 +76,8 @@ void streams_drop(struct inode *inode)
         g_free(stream);
     segments_prune(inode, NULL);
     ranges_clear(&inode->given);
+    inode->pieces[0] = inode->pieces[1] = 0;
+    inode->ends_met = inode->ends_missed = 0;
 }
 
 void streams_trim(struct inode *inode)
@@ -103,8 +107,8 @@ static enum place place_of(const struct inode *inode, const struct stream *strea
                            uint64_t end)
 {
     uint64_t ahead = tolerance(stream, end - offset), behind = MIN(BEHIND, ahead), any;
-    uint64_t high = ranges_gap_above(&inode->given, stream->high, &any);
-    uint64_t low = ranges_gap_below(&inode->given, stream->low, &any);
+    uint64_t high = ranges_gap_above(&inode->given, stream->high, GIVEN_MIN, &any);
+    uint64_t low = ranges_gap_below(&inode->given, stream->low, GIVEN_MIN, &any);
     bool is_above = offset + behind >= stream->high && offset <= high + ahead;
     bool is_below = offset <= stream->low + behind && end + ahead >= low;
 
@@ -143,6 +147,17 @@ static bool has_met_end(const struct stream *stream)
                                  stream->high + 2 * FAULT_BYTES >= stream->other_end;
 }
 
+/* The reader leaves LAST. */
+static void note_end(struct inode *inode, const struct stream *last)
+{
+    if (last->run && has_met_end(last)) {
+        inode->ends_met++;
+        inode->ends_missed = 0;
+    } else if (last->run && ++inode->ends_missed > ENDS_MISSED) {
+        inode->ends_met = 0;
+    }
+}
+
 /* The reader comes to STREAM, at OFFSET. What it reads is another piece, if it does not go on there
  * where it left. */
 static void arrive(struct inode *inode, struct stream *stream, uint64_t offset, enum place place)
@@ -158,10 +173,11 @@ static void arrive(struct inode *inode, struct stream *stream, uint64_t offset, 
         stream->entry = offset;
         stream->other_end = last ? last->entry : offset;
     }
+    if (last)
+        note_end(inode, last);
     if (last && went_bytes(last) > PIECE_MIN) {
         inode->pieces[1] = inode->pieces[0];
         inode->pieces[0] = went_bytes(last);
-        inode->ends_met = has_met_end(last) ? inode->ends_met + 1 : 0;
     }
     if (last)
         last->other_end = offset;
@@ -205,7 +221,8 @@ static struct stream *new_stream(struct inode *inode, uint64_t offset, uint64_t 
  * what is fetched beyond a piece's end is lost. Half as much as was read in one go, then; once that
  * is more than the kernel reads of itself, as far as the last pieces went, which are often alike;
  * and behind their end anew. Never beyond the other end, if there is one, and up to it faster:
- * memcpy touches both ends of what it copies before it goes on from one of them. */
+ * memcpy touches both ends of what it copies before it goes on from one of them. Where it went on
+ * to the other end the last times, it does again: all of that is fetched at once. */
 static uint64_t next_window(const struct inode *inode, const struct stream *stream,
                             uint64_t most_ahead)
 {
@@ -297,7 +314,7 @@ static uint64_t gap_above(const struct inode *inode, uint64_t at, uint64_t end, 
 
     do {
         at = segments_gap_above(inode, next, end, room);
-        next = ranges_gap_above(&inode->given, at, &given);
+        next = ranges_gap_above(&inode->given, at, GIVEN_MIN, &given);
     } while (at < end && next > at);
     *room = MIN(*room, given - at);
     return MIN(at, end);
@@ -309,7 +326,7 @@ static uint64_t gap_below(const struct inode *inode, uint64_t from, uint64_t at,
 
     do {
         at = segments_gap_below(inode, from, next, room);
-        next = ranges_gap_below(&inode->given, at, &given);
+        next = ranges_gap_below(&inode->given, at, GIVEN_MIN, &given);
     } while (at > from && next < at);
     *room = MIN(*room, at - given);
     return MAX(at, from);

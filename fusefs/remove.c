@@ -163,6 +163,7 @@ int directory_is_empty(struct fs *fs, struct fs_caller *caller, struct inode *in
     bool occupied, known;
     int error;
 
+    dir_let_go(fs, inode);
     pthread_mutex_lock(&fs->lock);
     occupied = has_names_here(fs, inode);
     known = inode->names != NULL;

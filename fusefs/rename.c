@@ -285,6 +285,7 @@ static void rebase(struct fs *fs, struct inode *dir, GHashTable *etags)
     gpointer value;
 
     names_rebase(fs, dir, etags);
+    questions_void(dir);
     g_hash_table_iter_init(&iter, dir->children);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct inode *inode = value;

@@ -155,6 +155,22 @@ int finish_call(struct fs *fs, struct fs_caller *caller, struct store_call *call
     return error_errno(call->error);
 }
 
+bool call_is_answered(struct fs_caller *caller, struct waiter *waiter, int64_t until_ms)
+{
+    bool done;
+
+    pthread_mutex_lock(&waiter->lock);
+    while (!waiter->done && now_ms() < until_ms && !is_interrupted(caller)) {
+        struct timespec until;
+
+        timespec_in(&until, (unsigned)CLAMP(until_ms - now_ms(), 1, POLL_MS));
+        pthread_cond_timedwait(&waiter->cond, &waiter->lock, &until);
+    }
+    done = waiter->done;
+    pthread_mutex_unlock(&waiter->lock);
+    return done;
+}
+
 int run_call(struct fs *fs, struct fs_caller *caller, struct store_call *call)
 {
     return finish_call(fs, caller, call, start_call(fs, call));

@@ -471,11 +471,11 @@ def line_list(world, report):
         far.requests = server.requests
         steps = list_steps(world, "dstack", far, "ours", count)
         pages = world.raw(far, "list", "foreign/", count)
-    report.clients(f"ls -l of {count} (ours)", far.name, {**steps, "raw": pages})
         few = count // 10
         world.raw(far, "puts", "few/", few, 16)
         foreign = {client: list_steps(world, client, far, "few", few)["cold"]
                    for client in ("dstack", "s3fs")}
+    report.clients(f"ls -l of {count} (ours)", far.name, {**steps, "raw": pages})
     report.most("ls -l cold, ours: s", far.name, steps["cold"]["seconds"], None, limit=pages["seconds"])
     report.clients(f"ls -l of {few} (foreign), cold", far.name, foreign)
     report.most("ls -l cold, foreign: time / s3fs", far.name,

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #define FILES 200
@@ -23,10 +24,10 @@ static void put(const char *key, size_t size)
     cr_assert(store_write(store, key, data, size, NULL, NULL, NULL));
 }
 
-static void mount_fs(bool exclusive)
+static void mount_for(bool exclusive, unsigned attr_ttl_ms)
 {
     struct lease_options how = {.exclusive = true, .ttl_ms = 60000};
-    struct fs_options options = {.sync_interval_ms = 60000, .attr_ttl_ms = 60000};
+    struct fs_options options = {.sync_interval_ms = 60000, .attr_ttl_ms = attr_ttl_ms};
     struct lease_record *previous;
 
     counted = faulty_store_new(store);
@@ -36,6 +37,11 @@ static void mount_fs(bool exclusive)
     options.lease = lease;
     fs = fs_new(held, &options);
     cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "d", &dir), 0);
+}
+
+static void mount_fs(bool exclusive)
+{
+    mount_for(exclusive, 60000);
 }
 
 static void unmount_fs(void)
@@ -121,7 +127,43 @@ Test(lookahead, names_in_any_order_ask_for_themselves)
     unmount_fs();
 }
 
-Test(lookahead, directories_and_names_that_went_are_left_out)
+static int look(const char *name)
+{
+    struct stat st;
+    int error = fs_lookup(fs, &caller, dir.st_ino, name, &st);
+
+    if (!error)
+        fs_forget(fs, st.st_ino, 1);
+    return error;
+}
+
+/* Two that go on with each other in the same directory, of whom one begins late. */
+Test(lookahead, each_listing_is_followed_by_its_own_reader)
+{
+    struct fs_dir *first, *second;
+    unsigned before;
+
+    mount_fs(false);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &first), 0);
+    before = heads();
+    for (unsigned i = 0; i < 20; i++)
+        expect_number(i);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &second), 0);
+    faulty_store_delay(counted, 5);
+    for (unsigned i = 0; i < 70; i++) {
+        expect_number(130 + i);
+        expect_number(20 + i);
+    }
+    fs_closedir(fs, second);
+    for (unsigned i = 90; i < 100; i++)
+        expect_number(i);
+    fs_closedir(fs, first);
+    cr_expect_leq(heads() - before, 170 + 32, "%u", heads() - before); /* 32 ahead at the end */
+    cr_expect_geq(faulty_store_most_in_flight(counted), 32);
+    unmount_fs();
+}
+
+Test(lookahead, directories_are_told_from_files)
 {
     struct fs_dir *handle;
     struct stat st;
@@ -132,21 +174,50 @@ Test(lookahead, directories_and_names_that_went_are_left_out)
     for (int exclusive = 0; exclusive < 2; exclusive++) {
         mount_fs(exclusive);
         cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
-        cr_assert(store_delete(store, "d/f0007", NULL)); /* by another client, since */
+        cr_assert(store_delete(store, "d/f0008", NULL)); /* by another client, since */
         for (unsigned i = 0; i < 5; i++)
             expect_number(i);
         for (unsigned i = 5; i < 7; i++) {
             g_autofree char *name = g_strdup_printf("f%04ud", i);
 
+            expect_number(i);
             cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, name, &st), 0, "%s", name);
             cr_assert(S_ISDIR(st.st_mode), "%s", name);
             fs_forget(fs, st.st_ino, 1);
         }
-        cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0007", &st), ENOENT);
-        expect_number(8);
+        expect_number(7);
+        cr_assert_eq(look("f0008"), ENOENT);
+        expect_number(9);
         fs_closedir(fs, handle);
         unmount_fs();
-        put("d/f0007", 7);
+        put("d/f0008", 8);
+    }
+}
+
+/* The listing of before still has them. */
+Test(lookahead, directories_that_went_do_not_come_back)
+{
+    struct fs_dir *handle;
+    struct stat st;
+
+    for (int exclusive = 0; exclusive < 2; exclusive++) {
+        mount_for(exclusive, 50);
+        put("d/f0006d/x", 1);
+        cr_assert_eq(fs_mkdir(fs, &caller, dir.st_ino, "f0005d", 0755, &st), 0);
+        fs_forget(fs, st.st_ino, 1);
+        cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+        cr_assert_eq(fs_rmdir(fs, &caller, dir.st_ino, "f0005d"), 0);
+        cr_assert(store_delete(store, "d/f0006d/x", NULL)); /* by another client */
+        g_usleep(100000);
+        for (unsigned i = 0; i < 4; i++)
+            expect_number(i);
+        cr_expect_eq(look("f0005d"), ENOENT);
+        if (!exclusive)
+            cr_expect_eq(look("f0006d"), ENOENT);
+        cr_expect_eq(fs_mkdir(fs, &caller, dir.st_ino, "f0005d", 0755, &st), 0);
+        cr_expect_eq(fs_rmdir(fs, &caller, dir.st_ino, "f0005d"), 0);
+        fs_closedir(fs, handle);
+        unmount_fs();
     }
 }
 
@@ -171,28 +242,250 @@ static void wait_held(unsigned count)
     cr_assert_geq(held_store_waiting(held), count);
 }
 
-/* The answers of before say that they are there. */
+/* Follows a listing up to f0001, whose lookup has asked for f0002 to f0005 too when this returns,
+ * and does not get an answer. */
+static struct fs_dir *ask_ahead(struct lookup *lookup, pthread_t *thread, bool has_answers)
+{
+    struct fs_dir *handle;
+
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    expect_number(0);
+    if (has_answers)
+        held_store_hold_answers(held, STORE_HEAD, NULL);
+    else
+        held_store_hold(held, STORE_HEAD, NULL);
+    *lookup = (struct lookup){.name = "f0001"};
+    pthread_create(thread, NULL, look_up, lookup);
+    wait_held(5);
+    held_store_hold(held, STORE_HEAD, "none"); /* what is asked from now on is answered */
+    return handle;
+}
+
+static void have_answers(struct lookup *lookup, pthread_t thread)
+{
+    held_store_release(held);
+    pthread_join(thread, NULL);
+    cr_assert_eq(lookup->error, 0);
+    fs_forget(fs, lookup->st.st_ino, 1);
+}
+
+static void expect_bytes(const char *name, unsigned size)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    struct fs_file *file;
+    struct stat st;
+    bool keep;
+
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, name, &st), 0);
+    cr_expect_eq(st.st_size, size);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDONLY, &file, &keep), 0);
+    cr_expect_eq(fs_read(fs, &caller, file, 0, 8192, collect, bytes), 0);
+    cr_expect_eq(bytes->len, size);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+}
+
+static void write_here(const char *name, size_t size)
+{
+    g_autofree char *data = g_malloc0(size);
+    struct fs_file *file;
+    struct stat st;
+    bool keep;
+
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, name, &st), 0);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_WRONLY, &file, &keep), 0);
+    cr_assert_eq(fs_write(fs, &caller, file, 0, data, size), 0);
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
+    fs_forget(fs, st.st_ino, 1);
+}
+
+/* The answers of before say that it is there. */
 Test(lookahead, what_is_removed_meanwhile_is_gone)
 {
-    struct lookup lookup = {.name = "f0001"}; /* which asks ahead */
+    struct lookup lookup;
+    pthread_t thread;
+    struct fs_dir *handle;
+
+    mount_fs(true);
+    handle = ask_ahead(&lookup, &thread, false);
+    cr_assert_eq(fs_unlink(fs, &caller, dir.st_ino, "f0003"), 0);
+    have_answers(&lookup, thread);
+    cr_assert_eq(look("f0003"), ENOENT);
+    expect_number(4);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+Test(lookahead, what_is_written_meanwhile_is_newer)
+{
+    struct lookup lookup;
+    pthread_t thread;
+    struct fs_dir *handle;
+
+    mount_fs(true);
+    handle = ask_ahead(&lookup, &thread, true);
+    write_here("f0003", 5000);
+    expect_file("f0003", 5000);
+    have_answers(&lookup, thread);
+    expect_bytes("f0003", 5000);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+Test(lookahead, what_was_opened_meanwhile_is_newer)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    struct lookup lookup;
+    struct fs_file *file;
     struct fs_dir *handle;
     pthread_t thread;
+    struct stat st;
+    bool keep;
+
+    mount_fs(false);
+    handle = ask_ahead(&lookup, &thread, true);
+    put("d/f0003", 5000); /* by another client */
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0003", &st), 0);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDONLY, &file, &keep), 0);
+    have_answers(&lookup, thread);
+    cr_expect_eq(fs_read(fs, &caller, file, 0, 8192, collect, bytes), 0);
+    cr_expect_eq(bytes->len, 5000);
+    fs_release(fs, file);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+Test(lookahead, a_rename_of_the_directory_meanwhile_counts)
+{
+    struct lookup lookup;
+    pthread_t thread;
+    struct fs_dir *handle;
+
+    mount_fs(true);
+    handle = ask_ahead(&lookup, &thread, true);
+    cr_assert_eq(fs_rename(fs, &caller, FS_ROOT, "d", FS_ROOT, "e", 0), 0);
+    have_answers(&lookup, thread);
+    expect_bytes("f0001", 1);
+    expect_bytes("f0003", 3);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+Test(lookahead, a_lookup_does_not_wait_for_a_name_that_hangs)
+{
+    int64_t begun_us = g_get_monotonic_time();
+    struct fs_dir *handle;
+
+    mount_fs(false);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    held_store_hold(held, STORE_HEAD, "f0003");
+    for (unsigned i = 0; i < 3; i++)
+        expect_number(i);
+    cr_expect_lt(g_get_monotonic_time() - begun_us, 2 * G_USEC_PER_SEC);
+    held_store_release(held);
+    expect_number(3);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+static atomic_bool is_over;
+
+static bool has_signal(const struct fs_caller *asker)
+{
+    return atomic_load(&is_over);
+}
+
+static void *look_up_impatiently(void *user)
+{
+    struct fs_caller impatient = {.interrupted = has_signal};
+    struct lookup *lookup = user;
+
+    lookup->error = fs_lookup(fs, &impatient, dir.st_ino, lookup->name, &lookup->st);
+    return NULL;
+}
+
+Test(lookahead, a_signal_ends_the_wait_for_all)
+{
+    struct lookup lookup = {.name = "f0040"};
+    struct fs_dir *handle;
+    pthread_t thread;
+    int64_t begun_us;
+
+    mount_fs(false);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    for (unsigned i = 0; i < 30; i++) /* the batches grow: 2, 6, 14, 30 */
+        expect_number(i);
+    held_store_hold(held, STORE_VERBS, NULL);
+    lookup.name = "f0062";
+    pthread_create(&thread, NULL, look_up_impatiently, &lookup);
+    wait_held(30);
+    begun_us = g_get_monotonic_time();
+    atomic_store(&is_over, true);
+    pthread_join(thread, NULL);
+    cr_expect_eq(lookup.error, EINTR);
+    cr_expect_lt(g_get_monotonic_time() - begun_us, G_USEC_PER_SEC);
+    held_store_release(held);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+Test(lookahead, what_was_asked_for_ahead_keeps_no_directory)
+{
+    struct fs_dir *handle;
+
+    mount_for(false, 50);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    expect_number(0);
+    expect_number(1);
+    cr_assert(store_delete_prefix(store, "d/", NULL, NULL)); /* by another client */
+    g_usleep(100000);
+    cr_expect_eq(fs_rmdir(fs, &caller, FS_ROOT, "d"), 0);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+/* They would be old before they are looked at. */
+Test(lookahead, who_looks_slowly_has_few_names_asked_for)
+{
+    struct fs_dir *handle;
+    unsigned before;
+
+    mount_for(false, 100);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    before = heads();
+    for (unsigned i = 0; i < 60; i++) {
+        expect_number(i);
+        g_usleep(30000);
+    }
+    cr_expect_leq(heads() - before, 60 * 3 / 2, "%u", heads() - before);
+    fs_closedir(fs, handle);
+    unmount_fs();
+}
+
+/* What the index told has to be asked for again when it is old. */
+Test(lookahead, what_a_listing_told_too_long_ago_is_asked_for)
+{
+    struct fs_dir *handle;
+    struct fs_entry entry;
     struct stat st;
 
     mount_fs(true);
     cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
-    expect_number(0);
-    held_store_hold(held, STORE_HEAD, NULL);
-    pthread_create(&thread, NULL, look_up, &lookup);
-    wait_held(33);
-    held_store_hold(held, STORE_HEAD, "none"); /* what is asked now is answered */
-    cr_assert_eq(fs_unlink(fs, &caller, dir.st_ino, "f0009"), 0);
-    held_store_release(held);
-    pthread_join(thread, NULL);
-    cr_assert_eq(lookup.error, 0);
-    fs_forget(fs, lookup.st.st_ino, 1);
-    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0009", &st), ENOENT);
-    expect_number(10);
+    for (unsigned i = 0; i < FILES; i++)
+        expect_number(i);
+    fs_closedir(fs, handle);
+    unmount_fs(); /* writes the index */
+    mount_for(false, 1000);
+    cr_assert_eq(fs_opendir(fs, &caller, dir.st_ino, &handle), 0);
+    cr_assert(fs_dir_entry(handle, 2, &entry));
+    cr_assert(fs_dir_stat(fs, handle, &entry, &st), "there is no index");
+    fs_forget(fs, st.st_ino, 1);
+    g_usleep(1100000);
+    faulty_store_delay(counted, 5);
+    for (unsigned i = 0; i < FILES; i++)
+        expect_number(i);
+    cr_expect_geq(faulty_store_most_in_flight(counted), 16);
     fs_closedir(fs, handle);
     unmount_fs();
 }

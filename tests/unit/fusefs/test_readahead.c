@@ -291,6 +291,67 @@ static void read_mibs(struct fs_file *file, unsigned from, unsigned to)
         expect_range(file, (uint64_t)i * MIB, MIB);
 }
 
+/* Nobody waits for what is fetched ahead. */
+static void wait_quiet(void)
+{
+    uint64_t before;
+
+    do {
+        before = faulty_store_received(counted);
+        g_usleep(100000);
+    } while (faulty_store_received(counted) != before);
+}
+
+/* Records of three requests have no far end. */
+Test(readahead, records_behind_tensors_are_no_tensors)
+{
+    static const unsigned order[] = {1, 3, 2, 0};
+    g_autofree bool *cached = g_new0(bool, SLABS *SLAB_MIB *MIB / REQUEST);
+    GRand *random = g_rand_new_with_seed(6);
+    struct fs_file *file;
+    uint64_t before;
+
+    put_large("x", 768);
+    open_small(512ull * MIB);
+    file = open_file("x");
+    for (unsigned i = 0; i < G_N_ELEMENTS(order); i++)
+        copy_slab(file, cached, random, order[i], false);
+    wait_quiet();
+    before = faulty_store_received(counted);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t at = (uint64_t)g_rand_int_range(random, 6 * 32, 760) * MIB;
+
+        for (unsigned j = 0; j < 3; j++)
+            expect_range(file, at + j * REQUEST, REQUEST);
+    }
+    wait_quiet();
+    cr_expect_leq(faulty_store_received(counted) - before, 160ull * MIB); /* 60 were asked for */
+    fs_release(fs, file);
+    g_rand_free(random);
+    close_small();
+}
+
+Test(readahead, a_page_that_the_kernel_has_does_not_cut_what_is_fetched)
+{
+    const unsigned step = 128 * 1024, page = 4096;
+    struct fs_file *file;
+    unsigned before;
+
+    put_large("x", 64);
+    open_small(512ull * MIB);
+    file = open_file("x");
+    for (unsigned i = 0; i < 500; i++)
+        expect_range(file, (i * 617ull) % 500 * step + step / 2, page);
+    before = faulty_store_calls(counted, STORE_GET);
+    for (uint64_t at = 0; at < 500ull * step; at += step) {
+        expect_range(file, at, step / 2);
+        expect_range(file, at + step / 2 + page, step / 2 - page);
+    }
+    cr_expect_leq(faulty_store_calls(counted, STORE_GET) - before, 64);
+    fs_release(fs, file);
+    close_small();
+}
+
 Test(readahead, what_the_kernel_was_given_is_not_fetched_ahead_again)
 {
     struct fs_file *file;
@@ -301,6 +362,7 @@ Test(readahead, what_the_kernel_was_given_is_not_fetched_ahead_again)
     read_mibs(file, 16, 48);
     read_mibs(file, 0, 16);
     read_mibs(file, 48, 96); /* goes on behind what the kernel has */
+    wait_quiet();
     cr_assert_leq(faulty_store_received(counted), 97ull * MIB);
     fs_release(fs, file);
     close_small();
