@@ -169,7 +169,9 @@ def test_what_a_mount_keeps_for_itself_stays_behind(rgw):
 
 
 def test_a_push_that_is_cut_off_goes_on(rgw):
-    rgw.write(yaml(("big", ["for i in 1 2 3 4 5 6; do head -c 24M /dev/urandom > out/$i; done"],
+    # They go up side by side: the first one long before the others.
+    rgw.write(yaml(("big", ["head -c 1M /dev/urandom > out/1",
+                            "for i in 2 3 4 5 6; do head -c 40M /dev/urandom > out/$i; done"],
                     ["artifacts: [out]"])))
     rgw.ok("run", "big")
     name = rgw.last()["run"]
