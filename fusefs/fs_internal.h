@@ -220,7 +220,8 @@ void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
 void inode_detach(struct inode *inode); /* fs->lock */
 void question_begin(struct inode *parent, struct question *question, const char *name);
 void question_end(struct inode *parent, struct question *question); /* both: fs->lock */
-void questions_void(struct inode *parent);                          /* fs->lock */
+void question_drop(struct fs *fs, struct inode *parent, struct question *question); /* takes it */
+void questions_void(struct inode *parent);                                          /* fs->lock */
 char *inode_key(struct fs *fs, struct inode *inode); /* takes fs->lock; dirs end in '/' */
 char *inode_key_locked(struct inode *inode);
 void inode_stat(struct inode *inode, struct stat *st); /* takes inode->lock */
@@ -307,6 +308,8 @@ int inode_refresh_whole(struct fs *fs, struct fs_caller *caller, struct inode *i
 /* --- dir.c --- */
 /* Tries to make the names in INODE known, with at most MAX_PAGES pages of a listing (0: all). */
 int dir_learn(struct fs *fs, struct fs_caller *caller, struct inode *inode, unsigned max_pages);
+
+/* --- dir_follow.c --- */
 /* Up to MOST names (char*; directories' end in '/') behind NAME in one of INODE's open listings, of
  * which attributes are not known: if lookups follow it in order. fs->lock held. */
 GPtrArray *dir_names_ahead(struct fs *fs, struct inode *inode, const char *name, unsigned most,

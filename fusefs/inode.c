@@ -188,6 +188,13 @@ void question_end(struct inode *parent, struct question *question)
     g_queue_unlink(&parent->questions, &question->link);
 }
 
+void question_drop(struct fs *fs, struct inode *parent, struct question *question)
+{
+    pthread_mutex_lock(&fs->lock);
+    question_end(parent, question);
+    pthread_mutex_unlock(&fs->lock);
+}
+
 void questions_void(struct inode *parent)
 {
     for (const GList *link = parent->questions.head; link; link = link->next)

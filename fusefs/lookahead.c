@@ -94,11 +94,8 @@ static struct inode *take_answer(struct fs *fs, struct fs_caller *caller, struct
     if (is_found && name_adopt(fs, parent, &wish->question, wish->is_dir,
                                error ? NULL : &wish->head->object, &child) == 0)
         return child;
-    if (!is_found) {
-        pthread_mutex_lock(&fs->lock);
-        question_end(parent, &wish->question);
-        pthread_mutex_unlock(&fs->lock);
-    }
+    if (!is_found)
+        question_drop(fs, parent, &wish->question);
     return NULL;
 }
 

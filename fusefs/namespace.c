@@ -115,9 +115,7 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
     if (!error)
         return name_adopt(fs, parent, question, kind == KIND_DIRECTORY, call ? &call->object : NULL,
                           child);
-    pthread_mutex_lock(&fs->lock);
-    question_end(parent, question);
-    pthread_mutex_unlock(&fs->lock);
+    question_drop(fs, parent, question);
     return error;
 }
 
