@@ -17,7 +17,7 @@ struct budget {
     pthread_mutex_t lock;
     pthread_cond_t room;
     /* guarded by lock: */
-    uint64_t used, peak;
+    uint64_t used, peak, charged;
     unsigned waiting;
     GPtrArray *idle; /* memory of BUFFER_MAX bytes each, warm, not counted in used */
 };
@@ -103,6 +103,12 @@ static uint64_t lane_limit(const struct budget *budget, enum budget_lane lane)
     }
 }
 
+/* With the lock held: what buffers may not take. */
+static uint64_t held_beside(const struct budget *budget)
+{
+    return MIN(budget->charged, budget->limit / 4);
+}
+
 static size_t round_capacity(size_t capacity)
 {
     size_t rounded = CAPACITY_MIN;
@@ -121,7 +127,8 @@ static bool is_for_journal(const struct budget *budget, enum budget_lane lane)
  */
 static void drop_idle(struct budget *budget)
 {
-    uint64_t room = budget->limit - budget->used;
+    uint64_t taken = budget->used + held_beside(budget);
+    uint64_t room = budget->limit - MIN(taken, budget->limit);
 
     while (budget->idle->len && (uint64_t)budget->idle->len * BUFFER_MAX > room)
         munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
@@ -133,7 +140,7 @@ static void drop_idle(struct budget *budget)
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
     *warm = NULL;
-    if (budget->used + capacity > lane_limit(budget, lane))
+    if (budget->used + held_beside(budget) + capacity > lane_limit(budget, lane))
         return false;
     if (capacity == BUFFER_MAX && budget->idle->len && !is_for_journal(budget, lane))
         *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
@@ -149,6 +156,22 @@ static void give_back(struct budget *budget, size_t capacity, uint8_t *warm)
     budget->used -= capacity;
     if (warm)
         g_ptr_array_add(budget->idle, warm);
+    if (budget->waiting)
+        pthread_cond_broadcast(&budget->room);
+    pthread_mutex_unlock(&budget->lock);
+}
+
+void budget_charge(struct budget *budget, uint64_t size)
+{
+    pthread_mutex_lock(&budget->lock);
+    budget->charged += size;
+    pthread_mutex_unlock(&budget->lock);
+}
+
+void budget_uncharge(struct budget *budget, uint64_t size)
+{
+    pthread_mutex_lock(&budget->lock);
+    budget->charged -= size;
     if (budget->waiting)
         pthread_cond_broadcast(&budget->room);
     pthread_mutex_unlock(&budget->lock);

@@ -47,6 +47,11 @@ struct buffer *buffer_try_new(struct budget *budget, size_t capacity, enum budge
 struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budget_lane lane,
                                unsigned timeout_ms);
 
+/* SIZE bytes that are held beside the buffers leave less room for these until they are uncharged.
+ * Waits for nothing; no more than a quarter of the limit counts, so that some room is always left. */
+void budget_charge(struct budget *budget, uint64_t size);
+void budget_uncharge(struct budget *budget, uint64_t size);
+
 /* SIZE bytes at DATA that stay where they are; they count in no budget. */
 struct buffer *buffer_over(const void *data, uint32_t size);
 

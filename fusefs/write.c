@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define ROOM_TIMEOUT_MS 100
+#define SMALL_REQUEST   (128u << 10) /* so much may be held beside the budget by each thread */
 #define SMALL_WRITE     (BUFFER_MAX / 2) /* fits into the room of a buffer, which was made for more */
 
 void inode_mark_dirty(struct fs *fs, struct inode *inode)
@@ -273,6 +274,7 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
                      uint64_t offset, const void *data, size_t size)
 {
     struct inode *inode = file->inode;
+    bool is_charged = size > SMALL_REQUEST;
     size_t done = 0;
     int error = fs_may_change(fs);
 
@@ -282,6 +284,8 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
         return EFBIG;
     if (atomic_load(&inode->replaced))
         return ESTALE;
+    if (is_charged)
+        budget_charge(fs->budget, size);
     while (!error && done < size) {
         size_t piece = MIN(size - done, BUFFER_MAX);
 
@@ -289,6 +293,8 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
                             piece);
         done += piece;
     }
+    if (is_charged)
+        budget_uncharge(fs->budget, size);
     if (!error)
         upload_pump(fs, inode, false);
     return error;

@@ -2,6 +2,7 @@
 #include "tests/unit/fusefs/fixture.h"
 
 #include "fusefs/budget.h"
+#include "fusefs/fs_internal.h"
 #include "fusefs/journal.h"
 #include "storage/store_driver.h"
 
@@ -143,4 +144,111 @@ Test(budget, large_buffers_are_recycled_whatever_memory_they_are_of)
     budget_free(recycling);
     cr_expect_not(journal_close(journal));
     cr_assert_eq(g_rmdir(directory), 0);
+}
+
+static bool has_room(struct budget *budget, enum budget_lane lane)
+{
+    struct buffer *buffer = buffer_try_new(budget, BUFFER_MAX, lane);
+
+    buffer_unref(buffer);
+    return buffer != NULL;
+}
+
+static struct buffer **fill(struct budget *budget, unsigned mib, enum budget_lane lane)
+{
+    struct buffer **buffers = g_new0(struct buffer *, mib + 1);
+
+    for (unsigned i = 0; i < mib; i++)
+        cr_assert_not_null(buffers[i] = buffer_try_new(budget, BUFFER_MAX, lane));
+    return buffers;
+}
+
+static void empty(struct buffer **buffers)
+{
+    for (struct buffer **buffer = buffers; *buffer; buffer++)
+        buffer_unref(*buffer);
+    g_free(buffers);
+}
+
+Test(budget, what_is_charged_leaves_less_room_in_each_lane)
+{
+    struct budget *charged = budget_new(16 * MIB);
+    struct buffer **buffers = fill(charged, 11, BUDGET_WANTED);
+
+    cr_assert(has_room(charged, BUDGET_DIRTY));
+    budget_charge(charged, MIB);
+    cr_assert_not(has_room(charged, BUDGET_DIRTY), "12 of 16 MiB are taken");
+    cr_assert(has_room(charged, BUDGET_WANTED));
+    budget_charge(charged, 3 * MIB);
+    cr_assert(has_room(charged, BUDGET_WANTED));
+    budget_charge(charged, 100 * MIB);
+    cr_assert(has_room(charged, BUDGET_WANTED), "no more than a quarter counts");
+    empty(buffers);
+    buffers = fill(charged, 12, BUDGET_WANTED);
+    cr_assert_not(has_room(charged, BUDGET_WANTED));
+    budget_uncharge(charged, 103 * MIB);
+    cr_assert(has_room(charged, BUDGET_WANTED));
+    cr_assert_eq(budget_used_bytes(charged), 12 * MIB);
+    empty(buffers);
+    budget_uncharge(charged, MIB);
+    budget_free(charged);
+}
+
+static void *uncharge_soon(void *user)
+{
+    g_usleep(50000);
+    budget_uncharge(user, 4 * MIB);
+    return NULL;
+}
+
+Test(budget, who_waits_for_room_is_woken_when_a_charge_ends)
+{
+    struct budget *charged = budget_new(16 * MIB);
+    struct buffer **buffers = fill(charged, 12, BUDGET_WANTED), *late;
+    int64_t began_us = g_get_monotonic_time();
+    pthread_t thread;
+
+    budget_charge(charged, 4 * MIB);
+    cr_assert_eq(pthread_create(&thread, NULL, uncharge_soon, charged), 0);
+    late = buffer_wait_new(charged, BUFFER_MAX, BUDGET_WANTED, 20000);
+    cr_assert_not_null(late);
+    cr_assert_lt(g_get_monotonic_time() - began_us, 10 * G_USEC_PER_SEC);
+    pthread_join(thread, NULL);
+    buffer_unref(late);
+    empty(buffers);
+    budget_free(charged);
+}
+
+static void *write_one(void *user)
+{
+    g_autofree uint8_t *data = g_malloc0(MIB);
+    atomic_bool *is_over = user;
+    struct fs_file *file;
+    struct stat st;
+    int error = fs_create(fs, &caller, FS_ROOT, "w", 0644, O_WRONLY, &file, &st);
+
+    if (!error)
+        error = fs_write(fs, &caller, file, 0, data, MIB);
+    atomic_store(is_over, true);
+    if (!error)
+        error = fs_flush(fs, &caller, file);
+    fs_release(fs, file);
+    return GINT_TO_POINTER(error);
+}
+
+Test(budget, a_request_that_is_served_is_charged)
+{
+    struct buffer **buffers = fill(fs->budget, 11, BUDGET_WANTED);
+    atomic_bool is_over = false;
+    pthread_t thread;
+    void *result;
+
+    cr_assert_eq(pthread_create(&thread, NULL, write_one, &is_over), 0);
+    g_usleep(200000);
+    cr_expect_not(atomic_load(&is_over), "its bytes, once more and 11 MiB are over 12");
+    empty(buffers);
+    pthread_join(thread, &result);
+    cr_assert_eq(GPOINTER_TO_INT(result), 0);
+    buffers = fill(fs->budget, 12, BUDGET_DIRTY); /* and is charged no more */
+    empty(buffers);
 }
