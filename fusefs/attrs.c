@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define TURN_MS 100 /* how often the caller is asked while somebody else's turn is waited for */
+#define QUIET_NS 50000000 /* clocks may be so far behind */
+#define TURN_MS  100 /* how often the caller is asked while somebody else's turn is waited for */
 
 enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
 
@@ -49,13 +50,15 @@ static void load_content(struct inode *inode, const struct store_object *object)
     layout_set_object(&inode->layout, object->size_bytes);
 }
 
-static void load_attrs(struct inode *inode, const struct store_object *object)
+static void load_attrs(struct inode *inode, const struct store_call *head)
 {
+    const struct store_object *object = &head->object;
     mode_t type = inode->attrs.mode & S_IFMT;
 
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
     inode->metadata = metadata_copy(object->metadata);
     inode->changed_ns = object->mtime_ns ? record_bound(object->mtime_ns) : 0;
+    inode->is_quiet = inode->changed_ns && head->answered_ns - inode->changed_ns > QUIET_NS;
     inode->is_changed_exact = inode->indexed = false;
     if (inode->partial && is_directory(inode)) {
         inode->partial = false; /* when its names changed is known here alone */
@@ -75,9 +78,10 @@ static bool has_moved_on(const struct inode *inode, uint64_t version)
     return inode->version != version || inode_is_dirty(inode) || inode->publishing;
 }
 
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_call *head,
                 uint64_t version)
 {
+    const struct store_object *object = &head->object;
     bool is_other;
 
     pthread_mutex_lock(&inode->lock);
@@ -90,7 +94,7 @@ bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *o
     if (is_other)
         atomic_store(&inode->replaced, true); /* who has it open gets ESTALE */
     if (!is_other && !inode->attrs_dirty && !inode->publishing)
-        load_attrs(inode, object);
+        load_attrs(inode, head);
     if (!is_other && !is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing) {
         if (!inode->base_key)
             inode->base_key = g_strdup(object->key);
@@ -203,7 +207,7 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
         error = run_call(fs, caller, call);
     if (error == ENOENT)
         error = note_removed(inode, version);
-    else if (!error && !inode_load(fs, inode, &call->object, version))
+    else if (!error && !inode_load(fs, inode, call, version))
         error = ESTALE;
     if (error == ENOENT)
         forget_name(fs, inode);
@@ -247,7 +251,7 @@ void inode_note_change(struct fs *fs, struct inode *inode)
     int64_t store_ns = atomic_load(&fs->store_ns);
 
     inode->changed_ns = store_ns ? record_bound(store_ns) : 0;
-    inode->is_changed_exact = inode->indexed = false;
+    inode->is_changed_exact = inode->is_quiet = inode->indexed = false;
     atomic_store(&fs->attrs_ms, now_ms());
 }
 
@@ -297,7 +301,7 @@ static void take_record(struct inode *inode, const struct record *record, int64_
     inode->attrs.ctime_ns = record->ctime_ns;
     inode->attrs.atime_ns = record->atime_ns;
     inode->changed_ns = record->changed_ns;
-    inode->is_changed_exact = record->flags & RECORD_EXACT;
+    inode->is_changed_exact = inode->is_quiet = record->flags & RECORD_EXACT;
     inode->indexed = record->flags & RECORD_INDEXED;
     inode->has_xattrs = record->flags & RECORD_XATTRS;
     inode->partial = true;
@@ -330,6 +334,22 @@ bool inode_update(struct inode *inode, const struct record *record, int64_t chec
         take_record(inode, record, checked_ms);
     pthread_mutex_unlock(&inode->lock);
     return is_same;
+}
+
+void inode_confirm(struct inode *inode, const struct store_object *object, int64_t checked_ms)
+{
+    struct record *record = NULL;
+
+    pthread_mutex_lock(&inode->lock);
+    if (inode->is_quiet && checked_ms > inode->checked_ms && !is_directory(inode))
+        record = inode_to_record(inode);
+    if (record && record_matches(record, object)) {
+        inode->changed_ns = object->mtime_ns;
+        inode->is_changed_exact = true;
+        inode->checked_ms = checked_ms;
+    }
+    pthread_mutex_unlock(&inode->lock);
+    record_free(record);
 }
 
 void inode_take_up(struct fs *fs, struct inode *inode)

@@ -115,6 +115,21 @@ static void add_page(struct fs_dir *dir, const struct inode *inode, const struct
     }
 }
 
+/* What is known of the files of PAGE is known as of when DIR began, where it is still true. */
+static void confirm_children(struct fs *fs, struct inode *inode, const struct fs_dir *dir,
+                             const struct store_call *page, size_t prefix_length)
+{
+    pthread_mutex_lock(&fs->lock);
+    for (guint i = 0; i < page->objects->len && g_hash_table_size(inode->children); i++) {
+        const struct store_object *object = page->objects->pdata[i];
+        struct inode *child = inode_child(inode, object->key + prefix_length);
+
+        if (child)
+            inode_confirm(child, object, dir->began_ms);
+    }
+    pthread_mutex_unlock(&fs->lock);
+}
+
 /* Names that only we know so far; or, where the listing is ours, all that are in use. fs->lock. */
 static void add_children(struct fs_dir *dir, struct inode *inode, bool all)
 {
@@ -185,6 +200,8 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
             index = index_load(fs, caller, inode);
         if (!error)
             add_page(dir, inode, page, strlen(prefix), index);
+        if (!error && !fs_is_authority(fs))
+            confirm_children(fs, inode, dir, page, strlen(prefix));
         token = error ? NULL : g_strdup(page->next_token);
     } while (token && (!max_pages || ++pages < max_pages));
     *whole = !error && !token;

@@ -86,6 +86,7 @@ struct inode {
     bool has_xattrs;       /* while it is partial */
     int64_t changed_ns;    /* see struct record */
     bool is_changed_exact; /* RECORD_EXACT */
+    bool is_quiet;         /* told when changed_ns was over: what changes it gives it a later time */
     bool indexed;          /* RECORD_INDEXED */
     char *target;          /* a symlink's, once it was read */
     uint64_t edits;        /* directories: how often names changed here */
@@ -277,9 +278,10 @@ void gate_open(struct fs *fs);
 bool gate_is_open(struct fs *fs);
 
 /* --- attrs.c: what the store says of an object, into the inode and back --- */
-/* False: another client put another file in this one's place. */
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
-                uint64_t version);               /* inode->version of before the store was asked */
+/* What HEAD was answered, asked when inode->version was VERSION. False: another client put another
+ * file in this one's place. */
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_call *head,
+                uint64_t version);
 GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
 /* Published bytes change: what will be published is no longer the same file grown. inode->lock
  * held. */
@@ -293,6 +295,8 @@ struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct reco
                                 int64_t checked_ms);
 /* Takes over what a listing of CHECKED_MS said; false: INODE is another version. No lock held. */
 bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms);
+/* A listing of CHECKED_MS has OBJECT: if that is what is known, it is as of then. No lock held. */
+void inode_confirm(struct inode *inode, const struct store_object *object, int64_t checked_ms);
 /* Before it is read. */
 void inode_take_up(struct fs *fs, struct inode *inode);
 bool inode_is_fresh(struct fs *fs, struct inode *inode); /* what is known needs no asking */
@@ -320,10 +324,10 @@ void dir_hold(struct fs *fs, struct inode *inode, const struct fs_dir *listing, 
 void dir_let_go(struct fs *fs, struct inode *inode);
 
 /* --- namespace.c --- */
-/* A new inode (pinned) for QUESTION's name, of which the store has OBJECT (NULL: a mere prefix).
+/* A new inode (pinned) for QUESTION's name, of which HEAD told (NULL: it is a mere prefix).
  * EAGAIN: the answer is moot. Ends QUESTION. */
 int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
-               const struct store_object *object, struct inode **child);
+               const struct store_call *head, struct inode **child);
 
 /* --- lookahead.c: all take NULL --- */
 struct lookahead;

@@ -92,7 +92,7 @@ static struct inode *take_answer(struct fs *fs, struct fs_caller *caller, struct
     struct inode *child = NULL;
 
     if (is_found && name_adopt(fs, parent, &wish->question, wish->is_dir,
-                               error ? NULL : &wish->head->object, &child) == 0)
+                               error ? NULL : wish->head, &child) == 0)
         return child;
     if (!is_found)
         question_drop(fs, parent, &wish->question);

@@ -32,6 +32,7 @@ struct memory_store {
     GTree *uploads; /* id -> memory_upload */
     unsigned long last_etag, last_upload;
     int64_t ahead_ns; /* of this machine's clock */
+    bool is_like_s3;
 };
 
 struct memory_job {
@@ -68,6 +69,11 @@ static int compare_keys(const void *a, const void *b, void *user)
 static int64_t clock_ns(const struct memory_store *store)
 {
     return g_get_real_time() * 1000 + store->ahead_ns;
+}
+
+static int64_t to_second(const struct memory_store *store, int64_t time_ns)
+{
+    return store->is_like_s3 ? time_ns - time_ns % 1000000000 : time_ns;
 }
 
 static struct memory_object *object_new(struct memory_store *store, GBytes *body,
@@ -143,6 +149,7 @@ static void do_get(struct memory_store *store, struct store_call *call, GError *
     if (!object)
         return;
     describe(&call->object, call->key, object, true);
+    call->object.mtime_ns = to_second(store, object->mtime_ns);
     if (call->verb == STORE_HEAD)
         return;
     data = g_bytes_get_data(object->body, &size);
@@ -166,11 +173,20 @@ static void do_copy(struct memory_store *store, struct store_call *call, GError 
 {
     struct memory_object *source = find(store, call->source_key, call->if_match, error);
     g_autoptr(GHashTable) metadata = NULL;
+    g_autofree char *etag = NULL;
 
     if (!source)
         return;
     metadata = metadata_copy(call->metadata ? call->metadata : source->metadata);
+    etag = g_strdup(source->etag);
     insert(store, call, g_bytes_ref(source->body), metadata);
+    if (store->is_like_s3) {
+        g_free(call->object.etag);
+        call->object.etag = g_strdup(etag);
+        source = g_tree_lookup(store->objects, call->key);
+        g_free(source->etag);
+        source->etag = g_steal_pointer(&etag);
+    }
 }
 
 static void do_delete(struct memory_store *store, struct store_call *call, GError **error)
@@ -378,7 +394,7 @@ static void run_call(void *data)
     } else {
         pthread_mutex_lock(&job->store->lock);
         verbs[job->call->verb](job->store, job->call, &error);
-        job->call->answered_ns = clock_ns(job->store);
+        job->call->answered_ns = to_second(job->store, clock_ns(job->store));
         pthread_mutex_unlock(&job->store->lock);
     }
     store_complete(job->call, error);
@@ -457,6 +473,11 @@ unsigned memory_store_uploads(struct store *base)
     count = (unsigned)g_tree_nnodes(store->uploads);
     pthread_mutex_unlock(&store->lock);
     return count;
+}
+
+void memory_store_imitate_s3(struct store *base)
+{
+    ((struct memory_store *)base)->is_like_s3 = true;
 }
 
 void memory_store_set_clock(struct store *base, int64_t ahead_ms)

@@ -12,5 +12,8 @@ struct store *memory_store_new(void);
 /* Its clock is AHEAD_MS before this machine's: so that time passes, or clocks disagree. */
 void memory_store_set_clock(struct store *store, int64_t ahead_ms);
 
+/* It tells times as S3 does: to the second, but in listings. A copy has its source's ETag. */
+void memory_store_imitate_s3(struct store *store);
+
 /* How many uploads are in progress: a test's way to see that nothing was left. */
 unsigned memory_store_uploads(struct store *store);
