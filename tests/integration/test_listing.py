@@ -2,6 +2,7 @@
 import os
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -126,6 +127,30 @@ def test_others_changes_are_seen(s3_store, proxy, mount_s3):
     assert found["f000009"][0] == 0o100644
     assert (mount.path / "f000008").read_bytes() == b"y" * 8
     assert sum(method == "HEAD" for method in methods(sent)) == 3
+    mount.stop()
+
+
+@pytest.mark.parametrize("mode", ["shared", "read-only"])
+def test_again_where_others_may_write(s3_store, proxy, mount_s3, mode):
+    """What is known is old after a second; a listing that tells of no change makes it new again."""
+    for i in range(20):
+        s3_store.put(f"d/f{i:06}", b"x" * i)
+    time.sleep(2.2)     # a HEAD tells when they changed to the second: it must be over
+    mount = mount_s3("--mode", mode)
+    expected, sent = requests_of(proxy, lambda: attributes(mount.path / "d"))
+    assert sum("d/f" in path for _, path in sent) == 20
+    for _ in range(2):
+        time.sleep(1.1)
+        found, sent = requests_of(proxy, lambda: attributes(mount.path / "d"))
+        assert found == expected and not [path for _, path in sent if "d/f" in path]
+    where = {"Bucket": s3_store.bucket, "Key": s3_store.prefix + "d/f000007"}
+    s3_store.client.copy_object(**where, CopySource=where, MetadataDirective="REPLACE",
+                                Metadata={"mode": str(0o100444)})
+    time.sleep(1.1)
+    found, sent = requests_of(proxy, lambda: attributes(mount.path / "d"))
+    assert found["f000007"][0] == 0o100444
+    assert {name for name in expected if found[name] != expected[name]} == {"f000007"}
+    assert sum("d/f" in path for _, path in sent) == 1
     mount.stop()
 
 
