@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
-#define QUIET_NS 50000000 /* clocks may be so far behind */
-#define TURN_MS  100 /* how often the caller is asked while somebody else's turn is waited for */
+#define QUIET_NS 2000000000ll /* clocks of a store's gateways may be so far apart */
+#define TOLD_NS                                                                                    \
+    2050000000ll    /* before its bound, at the most, an object changed: see record_bound,         \
+                     * and Swift rounds what a HEAD tells up */
+#define TURN_MS 100 /* how often the caller is asked while somebody else's turn is waited for */
 
 enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
 
@@ -50,15 +53,14 @@ static void load_content(struct inode *inode, const struct store_object *object)
     layout_set_object(&inode->layout, object->size_bytes);
 }
 
-static void load_attrs(struct inode *inode, const struct store_call *head)
+static void load_attrs(struct inode *inode, const struct store_object *object, int64_t asked_ns)
 {
-    const struct store_object *object = &head->object;
     mode_t type = inode->attrs.mode & S_IFMT;
 
     g_clear_pointer(&inode->metadata, g_hash_table_unref);
     inode->metadata = metadata_copy(object->metadata);
     inode->changed_ns = object->mtime_ns ? record_bound(object->mtime_ns) : 0;
-    inode->is_quiet = inode->changed_ns && head->answered_ns - inode->changed_ns > QUIET_NS;
+    inode->is_quiet = inode->changed_ns && asked_ns - inode->changed_ns > QUIET_NS;
     inode->is_changed_exact = inode->indexed = false;
     if (inode->partial && is_directory(inode)) {
         inode->partial = false; /* when its names changed is known here alone */
@@ -78,10 +80,9 @@ static bool has_moved_on(const struct inode *inode, uint64_t version)
     return inode->version != version || inode_is_dirty(inode) || inode->publishing;
 }
 
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_call *head,
-                uint64_t version)
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
+                int64_t asked_ns, uint64_t version)
 {
-    const struct store_object *object = &head->object;
     bool is_other;
 
     pthread_mutex_lock(&inode->lock);
@@ -94,7 +95,7 @@ bool inode_load(struct fs *fs, struct inode *inode, const struct store_call *hea
     if (is_other)
         atomic_store(&inode->replaced, true); /* who has it open gets ESTALE */
     if (!is_other && !inode->attrs_dirty && !inode->publishing)
-        load_attrs(inode, head);
+        load_attrs(inode, object, asked_ns);
     if (!is_other && !is_directory(inode) && !inode_is_dirty(inode) && !inode->publishing) {
         if (!inode->base_key)
             inode->base_key = g_strdup(object->key);
@@ -192,6 +193,7 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
                       unsigned max_age_ms)
 {
     uint64_t version = version_of(inode);
+    int64_t asked_ns = atomic_load(&fs->store_ns);
     g_autofree char *key = NULL;
     g_autoptr(StoreCall) call = NULL;
     int error;
@@ -207,7 +209,7 @@ int inode_refresh_for(struct fs *fs, struct fs_caller *caller, struct inode *ino
         error = run_call(fs, caller, call);
     if (error == ENOENT)
         error = note_removed(inode, version);
-    else if (!error && !inode_load(fs, inode, call, version))
+    else if (!error && !inode_load(fs, inode, &call->object, asked_ns, version))
         error = ESTALE;
     if (error == ENOENT)
         forget_name(fs, inode);
@@ -343,7 +345,8 @@ void inode_confirm(struct inode *inode, const struct store_object *object, int64
     pthread_mutex_lock(&inode->lock);
     if (inode->is_quiet && checked_ms > inode->checked_ms && !is_directory(inode))
         record = inode_to_record(inode);
-    if (record && record_matches(record, object)) {
+    if (record && record_matches(record, object) &&
+        object->mtime_ns >= inode->changed_ns - TOLD_NS) {
         inode->changed_ns = object->mtime_ns;
         inode->is_changed_exact = true;
         inode->checked_ms = checked_ms;

@@ -140,7 +140,8 @@ static void drop_idle(struct budget *budget)
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
     *warm = NULL;
-    if (budget->used + held_beside(budget) + capacity > lane_limit(budget, lane))
+    if (budget->used + (lane == BUDGET_PADDING ? 0 : held_beside(budget)) + capacity >
+        lane_limit(budget, lane))
         return false;
     if (capacity == BUFFER_MAX && budget->idle->len && !is_for_journal(budget, lane))
         *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);
@@ -165,6 +166,7 @@ void budget_charge(struct budget *budget, uint64_t size)
 {
     pthread_mutex_lock(&budget->lock);
     budget->charged += size;
+    drop_idle(budget);
     pthread_mutex_unlock(&budget->lock);
 }
 

@@ -3,10 +3,9 @@
  * shape:   a buffer is up to BUFFER_MAX bytes; the largest size is recycled warm, since touching
  *          fresh memory costs more than copying into it. Lanes leave room for each other: dirty
  *          data stops at 3/4 of the limit, what is read ahead at 1/2, what a reader waits for at
- *          the whole.
- * units:   bytes, milliseconds.
- * owns:    buffers are reference-counted; the last unref gives the memory back and wakes waiters.
- * threads: any.
+ *          the whole; what a publish needs to free what is dirty (padding), too, whatever is
+ * charged. units:   bytes, milliseconds. owns:    buffers are reference-counted; the last unref
+ * gives the memory back and wakes waiters. threads: any.
  */
 #pragma once
 
@@ -15,12 +14,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUFFER_MAX (1024 * 1024)
+#define BUFFER_MAX   (1024 * 1024)
+#define CHARGE_ABOVE (128 * 1024) /* what serves a request may hold so much beside the buffers */
 
 struct budget;
 struct journal;
 
-enum budget_lane { BUDGET_AHEAD, BUDGET_DIRTY, BUDGET_WANTED };
+enum budget_lane { BUDGET_AHEAD, BUDGET_DIRTY, BUDGET_WANTED, BUDGET_PADDING };
 
 struct buffer {
     struct budget *budget; /* NULL: the memory is somebody else's */
@@ -48,7 +48,8 @@ struct buffer *buffer_wait_new(struct budget *budget, size_t capacity, enum budg
                                unsigned timeout_ms);
 
 /* SIZE bytes that are held beside the buffers leave less room for these until they are uncharged.
- * Waits for nothing; no more than a quarter of the limit counts, so that some room is always left. */
+ * Waits for nothing; no more than a quarter of the limit counts, so that some room is always left.
+ * Those who are charged wait for dirty data to go, so padding must not wait for them. */
 void budget_charge(struct budget *budget, uint64_t size);
 void budget_uncharge(struct budget *budget, uint64_t size);
 

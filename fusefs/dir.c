@@ -115,17 +115,20 @@ static void add_page(struct fs_dir *dir, const struct inode *inode, const struct
     }
 }
 
-/* What is known of the files of PAGE is known as of when DIR began, where it is still true. */
-static void confirm_children(struct fs *fs, struct inode *inode, const struct fs_dir *dir,
-                             const struct store_call *page, size_t prefix_length)
+/* What is known of the files of PAGE, asked for at ASKED_MS, is known as of then where it is still
+ * true. */
+static void confirm_children(struct fs *fs, struct inode *inode, const struct store_call *page,
+                             int64_t asked_ms, size_t prefix_length)
 {
+    if (fs_is_authority(fs) || !store_caps(fs->store)->has_current_list)
+        return;
     pthread_mutex_lock(&fs->lock);
     for (guint i = 0; i < page->objects->len && g_hash_table_size(inode->children); i++) {
         const struct store_object *object = page->objects->pdata[i];
         struct inode *child = inode_child(inode, object->key + prefix_length);
 
         if (child)
-            inode_confirm(child, object, dir->began_ms);
+            inode_confirm(child, object, asked_ms);
     }
     pthread_mutex_unlock(&fs->lock);
 }
@@ -191,6 +194,7 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
     begin_listing(inode, dir);
     do {
         g_autoptr(StoreCall) page = store_call_new(STORE_LIST, prefix);
+        int64_t asked_ms = now_ms();
         bool is_first = !token;
 
         page->delimiter = true;
@@ -200,8 +204,8 @@ static int list_store(struct fs *fs, struct fs_caller *caller, struct inode *ino
             index = index_load(fs, caller, inode);
         if (!error)
             add_page(dir, inode, page, strlen(prefix), index);
-        if (!error && !fs_is_authority(fs))
-            confirm_children(fs, inode, dir, page, strlen(prefix));
+        if (!error)
+            confirm_children(fs, inode, page, asked_ms, strlen(prefix));
         token = error ? NULL : g_strdup(page->next_token);
     } while (token && (!max_pages || ++pages < max_pages));
     *whole = !error && !token;

@@ -151,7 +151,8 @@ static bool needs_base(const struct layout *view)
 }
 
 /* A read that is not simply of the base object: piece by piece into one buffer. Where the store is
- * asked meanwhile, that is ROOM, of the budget; NULL: ENOBUFS tells that it is needed. */
+ * asked meanwhile, or much is read, that is ROOM, of the budget; NULL: ENOBUFS tells that it is
+ * needed. */
 static int read_mixed(struct fs *fs, struct fs_caller *caller, struct inode *inode,
                       const struct layout *view, struct buffer *room, uint64_t offset, uint64_t end,
                       fs_reply *reply, void *user)
@@ -162,7 +163,7 @@ static int read_mixed(struct fs *fs, struct fs_caller *caller, struct inode *ino
     int error = 0;
 
     g_assert(!room || iov.iov_len <= room->capacity);
-    if (!room && needs_base(view))
+    if (!room && (needs_base(view) || iov.iov_len > CHARGE_ABOVE))
         return ENOBUFS;
     if (!room)
         data = own = g_try_malloc(iov.iov_len);

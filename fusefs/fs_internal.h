@@ -86,7 +86,8 @@ struct inode {
     bool has_xattrs;       /* while it is partial */
     int64_t changed_ns;    /* see struct record */
     bool is_changed_exact; /* RECORD_EXACT */
-    bool is_quiet;         /* told when changed_ns was over: what changes it gives it a later time */
+    bool is_quiet;         /* asked for when changed_ns was long over: who changes it since, gives
+                            * it a later time */
     bool indexed;          /* RECORD_INDEXED */
     char *target;          /* a symlink's, once it was read */
     uint64_t edits;        /* directories: how often names changed here */
@@ -193,6 +194,7 @@ struct fs {
  * is under another key. */
 struct question {
     const char *name;
+    int64_t asked_ns; /* the store's time before it was asked */
     bool moot;
     GList link;
 };
@@ -219,7 +221,8 @@ struct inode *inode_child(struct inode *parent, const char *name); /* fs->lock *
 void inode_attach(struct fs *fs, struct inode *inode, struct inode *parent,
                   const char *name);    /* fs->lock */
 void inode_detach(struct inode *inode); /* fs->lock */
-void question_begin(struct inode *parent, struct question *question, const char *name);
+void question_begin(struct fs *fs, struct inode *parent, struct question *question,
+                    const char *name);
 void question_end(struct inode *parent, struct question *question); /* both: fs->lock */
 void question_drop(struct fs *fs, struct inode *parent, struct question *question); /* takes it */
 void questions_void(struct inode *parent);                                          /* fs->lock */
@@ -278,10 +281,10 @@ void gate_open(struct fs *fs);
 bool gate_is_open(struct fs *fs);
 
 /* --- attrs.c: what the store says of an object, into the inode and back --- */
-/* What HEAD was answered, asked when inode->version was VERSION. False: another client put another
- * file in this one's place. */
-bool inode_load(struct fs *fs, struct inode *inode, const struct store_call *head,
-                uint64_t version);
+/* OBJECT is what a HEAD told; before it was asked for, inode->version was VERSION and the store's
+ * time ASKED_NS (0: unknown). False: another client put another file in this one's place. */
+bool inode_load(struct fs *fs, struct inode *inode, const struct store_object *object,
+                int64_t asked_ns, uint64_t version);
 GHashTable *inode_metadata(struct inode *inode); /* inode->lock held */
 /* Published bytes change: what will be published is no longer the same file grown. inode->lock
  * held. */
@@ -295,7 +298,7 @@ struct inode *inode_from_record(struct fs *fs, struct inode *parent, struct reco
                                 int64_t checked_ms);
 /* Takes over what a listing of CHECKED_MS said; false: INODE is another version. No lock held. */
 bool inode_update(struct inode *inode, const struct record *record, int64_t checked_ms);
-/* A listing of CHECKED_MS has OBJECT: if that is what is known, it is as of then. No lock held. */
+/* A listing of CHECKED_MS has OBJECT: if that is what is known, it is as of then. fs->lock held. */
 void inode_confirm(struct inode *inode, const struct store_object *object, int64_t checked_ms);
 /* Before it is read. */
 void inode_take_up(struct fs *fs, struct inode *inode);
@@ -324,10 +327,10 @@ void dir_hold(struct fs *fs, struct inode *inode, const struct fs_dir *listing, 
 void dir_let_go(struct fs *fs, struct inode *inode);
 
 /* --- namespace.c --- */
-/* A new inode (pinned) for QUESTION's name, of which HEAD told (NULL: it is a mere prefix).
+/* A new inode (pinned) for QUESTION's name, of which the store has OBJECT (NULL: a mere prefix).
  * EAGAIN: the answer is moot. Ends QUESTION. */
 int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
-               const struct store_call *head, struct inode **child);
+               const struct store_object *object, struct inode **child);
 
 /* --- lookahead.c: all take NULL --- */
 struct lookahead;

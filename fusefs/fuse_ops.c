@@ -84,9 +84,9 @@ static void reply_entry(fuse_req_t req, int error, const struct stat *st)
         fs_forget(fs, st->st_ino, 1);
 }
 
-/* Each thread that serves a write holds its bytes, which are charged to the budget: with a small one
- * they are fewer, so that 64 of them are an eighth of it. libfuse takes the size of a read from it
- * too. */
+/* Each thread that serves a write holds its bytes, which are charged to the budget: with a small
+ * one they are fewer, so that 64 of them are an eighth of it. libfuse takes the size of a read from
+ * it too. */
 static unsigned max_write(uint64_t budget_bytes)
 {
     unsigned bytes = FUSE_MAX_REQUEST;

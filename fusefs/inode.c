@@ -177,9 +177,11 @@ struct inode *inode_child(struct inode *parent, const char *name)
     return g_hash_table_lookup(parent->children, name);
 }
 
-void question_begin(struct inode *parent, struct question *question, const char *name)
+void question_begin(struct fs *fs, struct inode *parent, struct question *question,
+                    const char *name)
 {
-    *question = (struct question){.name = name, .link.data = question};
+    *question = (struct question){
+        .name = name, .asked_ns = atomic_load(&fs->store_ns), .link.data = question};
     g_queue_push_tail_link(&parent->questions, &question->link);
 }
 

@@ -27,13 +27,13 @@ struct lookahead {
     struct wish wishes[AHEAD_MAX];
 };
 
-static void take_name(struct inode *parent, struct wish *wish, const char *name)
+static void take_name(struct fs *fs, struct inode *parent, struct wish *wish, const char *name)
 {
     wish->name = g_strdup(name);
     wish->is_dir = g_str_has_suffix(name, "/");
     if (wish->is_dir)
         wish->name[strlen(name) - 1] = '\0';
-    question_begin(parent, &wish->question, wish->name);
+    question_begin(fs, parent, &wish->question, wish->name);
 }
 
 struct lookahead *lookahead_new(struct fs *fs, struct inode *parent, const char *name)
@@ -50,7 +50,7 @@ struct lookahead *lookahead_new(struct fs *fs, struct inode *parent, const char 
         ahead->listing = listing;
         ahead->began_ms = now_ms();
         for (guint i = 0; i < names->len; i++)
-            take_name(parent, &ahead->wishes[ahead->count++], names->pdata[i]);
+            take_name(fs, parent, &ahead->wishes[ahead->count++], names->pdata[i]);
     }
     pthread_mutex_unlock(&fs->lock);
     return ahead;
@@ -92,7 +92,7 @@ static struct inode *take_answer(struct fs *fs, struct fs_caller *caller, struct
     struct inode *child = NULL;
 
     if (is_found && name_adopt(fs, parent, &wish->question, wish->is_dir,
-                               error ? NULL : wish->head, &child) == 0)
+                               error ? NULL : &wish->head->object, &child) == 0)
         return child;
     if (!is_found)
         question_drop(fs, parent, &wish->question);

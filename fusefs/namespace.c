@@ -81,7 +81,7 @@ static int probe(struct fs *fs, struct fs_caller *caller, const char *key, enum 
 }
 
 int name_adopt(struct fs *fs, struct inode *parent, struct question *question, bool is_dir,
-               const struct store_call *head, struct inode **child)
+               const struct store_object *object, struct inode **child)
 {
     mode_t mode =
         is_dir ? S_IFDIR | (0777 & ~fs->options.umask) : S_IFREG | (0666 & ~fs->options.umask);
@@ -91,13 +91,13 @@ int name_adopt(struct fs *fs, struct inode *parent, struct question *question, b
     question_end(parent, question);
     if (parent->removed && parent != fs->root)
         error = ENOENT;
-    else if (question->moot) /* there is an inode, or was one: it knows better than HEAD */
+    else if (question->moot) /* there is an inode, or was one: it knows better than OBJECT */
         error = EAGAIN;
     else
         *child = inode_new(fs, parent, question->name, mode);
     pthread_mutex_unlock(&fs->lock);
-    if (!error && head)
-        inode_load(fs, *child, head, 0);
+    if (!error && object)
+        inode_load(fs, *child, object, question->asked_ns, 0);
     else if (!error)
         inode_note_prefix(*child);
     return error;
@@ -113,7 +113,8 @@ static int find_in_store(struct fs *fs, struct fs_caller *caller, struct inode *
     int error = probe(fs, caller, key, &kind, &call, ahead);
 
     if (!error)
-        return name_adopt(fs, parent, question, kind == KIND_DIRECTORY, call, child);
+        return name_adopt(fs, parent, question, kind == KIND_DIRECTORY, call ? &call->object : NULL,
+                          child);
     question_drop(fs, parent, question);
     return error;
 }
@@ -171,7 +172,7 @@ static int find_here(struct fs *fs, struct inode *parent, const char *name, stru
     else if (is_known)
         error = ENOENT;
     if (!*child && !error)
-        question_begin(parent, question, name);
+        question_begin(fs, parent, question, name);
     pthread_mutex_unlock(&fs->lock);
     return error;
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #define ROOM_TIMEOUT_MS 100
-#define SMALL_REQUEST   (128u << 10) /* so much may be held beside the budget by each thread */
 #define SMALL_WRITE     (BUFFER_MAX / 2) /* fits into the room of a buffer, which was made for more */
 
 void inode_mark_dirty(struct fs *fs, struct inode *inode)
@@ -75,16 +74,22 @@ struct buffer *wait_buffer(struct fs *fs, struct fs_caller *caller, size_t size,
     return buffer;
 }
 
-struct buffer *wait_wanted(struct fs *fs, struct fs_caller *caller, size_t size, int *error)
+static struct buffer *wait_lane(struct fs *fs, struct fs_caller *caller, size_t size,
+                                enum budget_lane lane, int *error)
 {
-    struct buffer *buffer = buffer_try_new(fs->budget, size, BUDGET_WANTED);
+    struct buffer *buffer = buffer_try_new(fs->budget, size, lane);
 
     *error = 0;
     while (!buffer && !(*error = is_interrupted(caller) ? EINTR : 0)) {
         make_room(fs);
-        buffer = buffer_wait_new(fs->budget, size, BUDGET_WANTED, ROOM_TIMEOUT_MS);
+        buffer = buffer_wait_new(fs->budget, size, lane, ROOM_TIMEOUT_MS);
     }
     return buffer;
+}
+
+struct buffer *wait_wanted(struct fs *fs, struct fs_caller *caller, size_t size, int *error)
+{
+    return wait_lane(fs, caller, size, BUDGET_WANTED, error);
 }
 
 int turn_take(struct turns *turns, struct fs_caller *caller, unsigned wait_ms)
@@ -123,7 +128,8 @@ int take_padding(struct fs *fs, struct fs_caller *caller, GArray *sizes, GPtrArr
     if (error || !sizes->len)
         return error;
     for (guint i = 0; !error && i < sizes->len; i++) {
-        struct buffer *buffer = wait_wanted(fs, caller, g_array_index(sizes, size_t, i), &error);
+        struct buffer *buffer =
+            wait_lane(fs, caller, g_array_index(sizes, size_t, i), BUDGET_PADDING, &error);
 
         if (buffer)
             g_ptr_array_add(padding, buffer);
@@ -274,7 +280,7 @@ static int write_all(struct fs *fs, struct fs_caller *caller, struct fs_file *fi
                      uint64_t offset, const void *data, size_t size)
 {
     struct inode *inode = file->inode;
-    bool is_charged = size > SMALL_REQUEST;
+    bool is_charged = size > CHARGE_ABOVE;
     size_t done = 0;
     int error = fs_may_change(fs);
 

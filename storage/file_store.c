@@ -84,6 +84,7 @@ static const struct store_caps file_caps = {
     .parallel = THREADS,
     .has_put_if_absent = true,
     .has_put_if_match = true,
+    .has_current_list = true,
     .has_commit_if_match = true,
     .has_copy_part = true,
     .has_prefix_and_key = false,

@@ -34,6 +34,7 @@ static const struct store_caps s3_caps = {
     .parallel = 16,
     .has_put_if_absent = true,
     .has_put_if_match = true,
+    .has_current_list = true,
     .has_commit_if_match = false,
     .has_copy_part = true,
     .has_prefix_and_key = true,
@@ -213,8 +214,9 @@ static void after_odd(struct s3_op *op)
         complete(op, g_steal_pointer(&op->first_error));
 }
 
-/* OpenStack Swift names its transactions so in every answer, and refuses conditional PUTs. The
- * first answer says it, so after store_check the capabilities are right. */
+/* OpenStack Swift names its transactions so in every answer, refuses conditional PUTs, and updates
+ * its listings after it has answered. The first answer says it, so after store_check the
+ * capabilities are right. */
 static void learn_capabilities(struct s3_op *op)
 {
     struct store_caps *caps = &op->s3->store.caps;
@@ -223,6 +225,7 @@ static void learn_capabilities(struct s3_op *op)
         return;
     __atomic_store_n(&caps->has_put_if_match, false, __ATOMIC_RELAXED);
     __atomic_store_n(&caps->has_put_if_absent, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&caps->has_current_list, false, __ATOMIC_RELAXED);
 }
 
 static void on_done(struct http_request *http)

@@ -57,6 +57,7 @@ struct store_caps {
     bool has_put_if_absent;   /* if_absent on STORE_PUT is atomic */
     bool has_put_if_match;    /* if_match on STORE_PUT is atomic */
     bool has_commit_if_match; /* the same two on STORE_COMMIT */
+    bool has_current_list; /* a listing knows of every change that was answered before it began */
     bool has_copy_part;
     bool has_prefix_and_key; /* "a" and "a/b" can both be objects */
     bool has_checksum;       /* bodies carry their CRC-32C; false once the store has refused it */

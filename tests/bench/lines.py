@@ -23,7 +23,7 @@ from world import BUCKET, MIB, Mounted, say
 RANDOM_BYTES = 256 * 1024
 SMALL_BYTES = 4096
 FAR_MS = 20
-OLD_S = 2.2  # what was told so long ago is asked for again, and put so long ago does not change unseen
+OLD_S = 5.2  # what was told so long ago is asked for again, and put so long ago does not change unseen
 LAG_MOST_S = 60
 PEERS = ["s3fs", "rclone"]
 

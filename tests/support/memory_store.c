@@ -32,6 +32,7 @@ struct memory_store {
     GTree *uploads; /* id -> memory_upload */
     unsigned long last_etag, last_upload;
     int64_t ahead_ns; /* of this machine's clock */
+    int64_t late_ns;
     bool is_like_s3;
 };
 
@@ -394,7 +395,9 @@ static void run_call(void *data)
     } else {
         pthread_mutex_lock(&job->store->lock);
         verbs[job->call->verb](job->store, job->call, &error);
-        job->call->answered_ns = to_second(job->store, clock_ns(job->store));
+        job->call->answered_ns =
+            to_second(job->store, clock_ns(job->store) +
+                                      (job->call->verb == STORE_HEAD ? job->store->late_ns : 0));
         pthread_mutex_unlock(&job->store->lock);
     }
     store_complete(job->call, error);
@@ -445,6 +448,7 @@ static const struct store_caps memory_caps = {
     .parallel = 8,
     .has_put_if_absent = true,
     .has_put_if_match = true,
+    .has_current_list = true,
     .has_commit_if_match = true,
     .has_copy_part = true,
     .has_prefix_and_key = true,
@@ -478,6 +482,15 @@ unsigned memory_store_uploads(struct store *base)
 void memory_store_imitate_s3(struct store *base)
 {
     ((struct memory_store *)base)->is_like_s3 = true;
+}
+
+void memory_store_answer_late(struct store *base, int64_t late_ms)
+{
+    struct memory_store *store = (struct memory_store *)base;
+
+    pthread_mutex_lock(&store->lock);
+    store->late_ns = late_ms * 1000000;
+    pthread_mutex_unlock(&store->lock);
 }
 
 void memory_store_set_clock(struct store *base, int64_t ahead_ms)

@@ -15,5 +15,8 @@ void memory_store_set_clock(struct store *store, int64_t ahead_ms);
 /* It tells times as S3 does: to the second, but in listings. A copy has its source's ETag. */
 void memory_store_imitate_s3(struct store *store);
 
+/* Its HEADs are answered LATE_MS after the object was looked at. */
+void memory_store_answer_late(struct store *store, int64_t late_ms);
+
 /* How many uploads are in progress: a test's way to see that nothing was left. */
 unsigned memory_store_uploads(struct store *store);

@@ -186,6 +186,7 @@ Test(budget, what_is_charged_leaves_less_room_in_each_lane)
     empty(buffers);
     buffers = fill(charged, 12, BUDGET_WANTED);
     cr_assert_not(has_room(charged, BUDGET_WANTED));
+    cr_assert(has_room(charged, BUDGET_PADDING), "who is charged may wait for it");
     budget_uncharge(charged, 103 * MIB);
     cr_assert(has_room(charged, BUDGET_WANTED));
     cr_assert_eq(budget_used_bytes(charged), 12 * MIB);
@@ -251,4 +252,66 @@ Test(budget, a_request_that_is_served_is_charged)
     cr_assert_eq(GPOINTER_TO_INT(result), 0);
     buffers = fill(fs->budget, 12, BUDGET_DIRTY); /* and is charged no more */
     empty(buffers);
+}
+
+#define PATCH    (256u * 1024)
+#define LARGE    (200ull * MIB)
+#define BURST    124
+#define PATCHES  383
+#define BUDGET_2 (128ull * MIB)
+
+static void *write_patch(void *user)
+{
+    g_autofree char *name = g_strdup_printf("b%u", GPOINTER_TO_UINT(user));
+    g_autofree uint8_t *data = g_malloc0(PATCH);
+    struct fs_file *file;
+    struct stat st;
+    int error = fs_create(fs, &caller, FS_ROOT, name, 0644, O_WRONLY, &file, &st);
+
+    if (!error)
+        error = fs_write(fs, &caller, file, 0, data, PATCH);
+    if (!error)
+        error = fs_flush(fs, &caller, file);
+    fs_release(fs, file);
+    return GINT_TO_POINTER(error);
+}
+
+static void set_up_patched(void)
+{
+    struct fs_options options = {
+        .sync_interval_ms = 60000, .budget_bytes = BUDGET_2, .part_bytes = BUDGET_2 / 8};
+
+    store = memory_store_new();
+    store->caps.min_part_bytes = 5 * MIB; /* less cannot be copied by the store */
+    fs = fs_new(store, &options);
+}
+
+/* What is dirty can go only with what is between it, and those who are charged wait for that. */
+Test(budget, a_burst_of_writers_beside_a_patched_file_comes_to_its_end, .init = set_up_patched,
+     .timeout = 30)
+{
+    g_autofree uint8_t *data = g_malloc0(LARGE);
+    pthread_t threads[BURST];
+    struct fs_file *file;
+    struct stat st;
+    void *result;
+    bool keep;
+
+    cr_assert(store_write(store, "large", data, LARGE, NULL, NULL, NULL));
+    cr_assert_eq(fs_lookup(fs, &caller, FS_ROOT, "large", &st), 0);
+    cr_assert_eq(fs_open(fs, &caller, st.st_ino, O_RDWR, &file, &keep), 0);
+    memset(data, 1, PATCH);
+    for (unsigned i = 0; i < PATCHES; i++)
+        cr_assert_eq(fs_write(fs, &caller, file, 2ull * i * PATCH, data, PATCH), 0);
+    cr_assert_eq(turn_take(&fs->padding, &caller, 0), 0); /* until all of them are charged */
+    for (unsigned i = 0; i < BURST; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, write_patch, GUINT_TO_POINTER(i)), 0);
+    g_usleep(500000);
+    turn_give(&fs->padding);
+    for (unsigned i = 0; i < BURST; i++) {
+        pthread_join(threads[i], &result);
+        cr_assert_eq(GPOINTER_TO_INT(result), 0);
+    }
+    cr_assert_eq(fs_flush(fs, &caller, file), 0);
+    fs_release(fs, file);
 }

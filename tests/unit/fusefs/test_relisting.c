@@ -1,13 +1,16 @@
-/* On a mount that is not alone, what is known of a file grows old after a second: a listing that says
- * that it has not changed makes it new again, without a HEAD, and never where it has changed. */
+/* On a mount that is not alone, what is known of a file grows old after a second: a listing that
+ * says that it has not changed makes it new again, without a HEAD, and never where it has changed.
+ */
 #include "tests/unit/fusefs/fixture.h"
 
+#include "storage/store_driver.h"
 #include "tests/support/faulty_store.h"
 
 #include <stdio.h>
 
 #define FILES  40
 #define TTL_MS 30
+#define LONG_S 5 /* ago: what changed then is over for any gateway's clock */
 
 static struct store *counted;
 static struct stat dir;
@@ -101,7 +104,7 @@ static void chmod_elsewhere(const char *key, const char *mode)
 
 Test(relisting, what_has_not_changed_is_not_asked_for_again)
 {
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     cr_expect_geq(ls_l(NULL, NULL), FILES);
     for (unsigned i = 0; i < 3; i++) {
         let_pass(1, 200);
@@ -113,7 +116,7 @@ Test(relisting, a_change_by_another_client_is_asked_for)
 {
     mode_t mode = 0;
 
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     ls_l(NULL, NULL);
     for (unsigned i = 0; i < 3; i++) {
         let_pass(i ? 1 : 2, 200); /* also in the second that follows the change before */
@@ -124,22 +127,22 @@ Test(relisting, a_change_by_another_client_is_asked_for)
     }
 }
 
-/* A HEAD tells the time to the second: whether the object changed since, in the same one, no listing
- * tells for sure. */
+/* A HEAD tells the time to the second: whether the object changed since, in the same one, no
+ * listing tells for sure. */
 Test(relisting, what_was_told_in_the_second_of_its_last_change_is_asked_for)
 {
     mode_t mode = 0;
 
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     chmod_elsewhere("d/f0007", "33188");
     let_pass(1, 0);
     ls_l("f0007", &mode);
     cr_assert_eq(mode, 0644, "%o", mode);
     chmod_elsewhere("d/f0007", "33152");
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     cr_expect_eq(ls_l("f0007", &mode), 1);
     cr_expect_eq(mode, 0600, "%o", mode);
-    let_pass(3, 200);
+    let_pass(1, 200);
     cr_expect_eq(ls_l("f0007", &mode), 0);
 }
 
@@ -148,7 +151,7 @@ Test(relisting, what_changed_in_the_second_in_which_it_was_told_is_asked_for)
 {
     mode_t mode = 0;
 
-    let_pass(3, 100);
+    let_pass(LONG_S, 100);
     chmod_elsewhere("d/f0007", "33188");
     ls_l("f0007", &mode);
     cr_assert_eq(mode, 0644, "%o", mode);
@@ -164,7 +167,7 @@ Test(relisting, what_was_removed_or_replaced_is_seen)
     struct stat st;
     mode_t mode = 0;
 
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     ls_l(NULL, NULL);
     let_pass(3, 200);
     cr_assert(store_write(store, "d/f0003", "abcdefghij", 10, NULL, NULL, NULL));
@@ -181,7 +184,7 @@ Test(relisting, a_change_made_here_is_kept)
     struct stat st, to = {0};
     mode_t mode = 0;
 
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     ls_l(NULL, NULL);
     let_pass(2, 200);
     cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0007", &st), 0);
@@ -190,7 +193,7 @@ Test(relisting, a_change_made_here_is_kept)
     for (unsigned i = 0; i < 3; i++) {
         ls_l("f0007", &mode);
         cr_expect_eq(mode, 0640, "%o", mode);
-        let_pass(1, 500);
+        let_pass(2, 500);
     }
     cr_expect_eq(ls_l("f0007", &mode), 0);
 }
@@ -200,7 +203,7 @@ Test(relisting, a_change_by_another_client_right_after_one_made_here_is_seen)
     struct stat st, to = {.st_mode = S_IFREG | 0640};
     mode_t mode = 0;
 
-    let_pass(3, 200);
+    let_pass(LONG_S, 200);
     ls_l(NULL, NULL);
     let_pass(3, 100);
     cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0007", &st), 0);
@@ -209,4 +212,53 @@ Test(relisting, a_change_by_another_client_right_after_one_made_here_is_seen)
     let_pass(3, 200);
     cr_expect_eq(ls_l("f0007", &mode), 1);
     cr_expect_eq(mode, 0600, "%o", mode);
+}
+
+/* What counts is when the store looked at it. */
+Test(relisting, what_was_told_late_is_asked_for)
+{
+    struct stat st;
+    mode_t mode = 0;
+
+    let_pass(LONG_S, 200);
+    chmod_elsewhere("d/f0007", "33188");
+    memory_store_answer_late(store, 8000);
+    cr_assert_eq(fs_lookup(fs, &caller, dir.st_ino, "f0007", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFREG | 0644, "%o", st.st_mode);
+    memory_store_answer_late(store, 0);
+    chmod_elsewhere("d/f0007", "33152");
+    let_pass(10, 200);
+    ls_l("f0007", &mode);
+    cr_expect_eq(mode, 0600, "%o", mode);
+}
+
+/* By a gateway whose clock is behind: the object's time goes back. */
+Test(relisting, a_change_of_an_earlier_time_is_asked_for)
+{
+    mode_t mode = 0;
+
+    let_pass(LONG_S, 200);
+    ls_l(NULL, NULL);
+    memory_store_set_clock(store, ahead_ms - 2 * LONG_S * 1000);
+    chmod_elsewhere("d/f0007", "33152");
+    let_pass(1, 200);
+    cr_expect_eq(ls_l("f0007", &mode), 1);
+    cr_expect_eq(mode, 0600, "%o", mode);
+}
+
+static void set_up_lagging(void)
+{
+    set_up_objects();
+    store->caps.has_current_list = counted->caps.has_current_list = false;
+}
+
+/* A listing that may lag says nothing of what is now. */
+Test(relisting, where_listings_lag_each_file_is_asked_for, .init = set_up_lagging)
+{
+    let_pass(LONG_S, 200);
+    ls_l(NULL, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        let_pass(LONG_S, 200);
+        cr_expect_geq(ls_l(NULL, NULL), FILES);
+    }
 }
