@@ -8,10 +8,7 @@
 #include <string.h>
 
 #define QUIET_NS 2000000000ll /* clocks of a store's gateways may be so far apart */
-#define TOLD_NS                                                                                    \
-    2050000000ll    /* before its bound, at the most, an object changed: see record_bound,         \
-                     * and Swift rounds what a HEAD tells up */
-#define TURN_MS 100 /* how often the caller is asked while somebody else's turn is waited for */
+#define TURN_MS  100 /* how often the caller is asked while somebody else's turn is waited for */
 
 enum version { VERSION_SAME, VERSION_GROWN, VERSION_OTHER };
 
@@ -337,6 +334,10 @@ bool inode_update(struct inode *inode, const struct record *record, int64_t chec
     pthread_mutex_unlock(&inode->lock);
     return is_same;
 }
+
+/* How long before its bound an object may have changed: record_bound's time, and a second for those
+ * who round up what they tell. */
+#define TOLD_NS ((RECORD_BOUND_MS + 1000) * 1000000ll)
 
 void inode_confirm(struct inode *inode, const struct store_object *object, int64_t checked_ms)
 {

@@ -3,9 +3,11 @@
  * shape:   a buffer is up to BUFFER_MAX bytes; the largest size is recycled warm, since touching
  *          fresh memory costs more than copying into it. Lanes leave room for each other: dirty
  *          data stops at 3/4 of the limit, what is read ahead at 1/2, what a reader waits for at
- *          the whole; what a publish needs to free what is dirty (padding), too, whatever is
- * charged. units:   bytes, milliseconds. owns:    buffers are reference-counted; the last unref
- * gives the memory back and wakes waiters. threads: any.
+ *          the whole. So does what a publish needs to free dirty data (padding), for which
+ *          nothing counts that is charged.
+ * units:   bytes, milliseconds.
+ * owns:    buffers are reference-counted; the last unref gives the memory back and wakes waiters.
+ * threads: any.
  */
 #pragma once
 
