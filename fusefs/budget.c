@@ -103,10 +103,10 @@ static uint64_t lane_limit(const struct budget *budget, enum budget_lane lane)
     }
 }
 
-/* With the lock held: what buffers may not take. */
-static uint64_t held_beside(const struct budget *budget)
+/* With the lock held: what LANE finds taken. */
+static uint64_t taken_for(const struct budget *budget, enum budget_lane lane)
 {
-    return MIN(budget->charged, budget->limit / 4);
+    return budget->used + (lane == BUDGET_PADDING ? 0 : MIN(budget->charged, budget->limit / 4));
 }
 
 static size_t round_capacity(size_t capacity)
@@ -127,8 +127,7 @@ static bool is_for_journal(const struct budget *budget, enum budget_lane lane)
  */
 static void drop_idle(struct budget *budget)
 {
-    uint64_t taken = budget->used + held_beside(budget);
-    uint64_t room = budget->limit - MIN(taken, budget->limit);
+    uint64_t room = budget->limit - MIN(taken_for(budget, BUDGET_WANTED), budget->limit);
 
     while (budget->idle->len && (uint64_t)budget->idle->len * BUFFER_MAX > room)
         munmap(g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1), BUFFER_MAX);
@@ -140,8 +139,7 @@ static void drop_idle(struct budget *budget)
 static bool take(struct budget *budget, size_t capacity, enum budget_lane lane, uint8_t **warm)
 {
     *warm = NULL;
-    if (budget->used + (lane == BUDGET_PADDING ? 0 : held_beside(budget)) + capacity >
-        lane_limit(budget, lane))
+    if (taken_for(budget, lane) + capacity > lane_limit(budget, lane))
         return false;
     if (capacity == BUFFER_MAX && budget->idle->len && !is_for_journal(budget, lane))
         *warm = g_ptr_array_remove_index_fast(budget->idle, budget->idle->len - 1);

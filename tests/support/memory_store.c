@@ -33,7 +33,7 @@ struct memory_store {
     unsigned long last_etag, last_upload;
     int64_t ahead_ns; /* of this machine's clock */
     int64_t late_ns;
-    bool is_like_s3;
+    bool is_like_s3; /* not guarded: set before the first call */
 };
 
 struct memory_job {
@@ -77,13 +77,14 @@ static int64_t to_second(const struct memory_store *store, int64_t time_ns)
     return store->is_like_s3 ? time_ns - time_ns % 1000000000 : time_ns;
 }
 
+/* ETAG NULL: one of its own. */
 static struct memory_object *object_new(struct memory_store *store, GBytes *body,
-                                        GHashTable *metadata)
+                                        GHashTable *metadata, const char *etag)
 {
     struct memory_object *object = g_new0(struct memory_object, 1);
 
     object->body = body;
-    object->etag = g_strdup_printf("m%lu", ++store->last_etag);
+    object->etag = etag ? g_strdup(etag) : g_strdup_printf("m%lu", ++store->last_etag);
     object->mtime_ns = clock_ns(store);
     object->metadata = metadata_copy(metadata);
     return object;
@@ -133,9 +134,9 @@ static bool may_write(struct memory_store *store, const struct store_call *call,
 }
 
 static void insert(struct memory_store *store, struct store_call *call, GBytes *body,
-                   GHashTable *metadata)
+                   GHashTable *metadata, const char *etag)
 {
-    struct memory_object *object = object_new(store, body, metadata);
+    struct memory_object *object = object_new(store, body, metadata, etag);
 
     describe(&call->object, call->key, object, true);
     g_tree_replace(store->objects, g_strdup(call->key), object);
@@ -167,27 +168,19 @@ static void do_get(struct memory_store *store, struct store_call *call, GError *
 static void do_put(struct memory_store *store, struct store_call *call, GError **error)
 {
     if (may_write(store, call, error))
-        insert(store, call, gather(call), call->metadata);
+        insert(store, call, gather(call), call->metadata, NULL);
 }
 
 static void do_copy(struct memory_store *store, struct store_call *call, GError **error)
 {
     struct memory_object *source = find(store, call->source_key, call->if_match, error);
     g_autoptr(GHashTable) metadata = NULL;
-    g_autofree char *etag = NULL;
 
     if (!source)
         return;
     metadata = metadata_copy(call->metadata ? call->metadata : source->metadata);
-    etag = g_strdup(source->etag);
-    insert(store, call, g_bytes_ref(source->body), metadata);
-    if (store->is_like_s3) {
-        g_free(call->object.etag);
-        call->object.etag = g_strdup(etag);
-        source = g_tree_lookup(store->objects, call->key);
-        g_free(source->etag);
-        source->etag = g_steal_pointer(&etag);
-    }
+    insert(store, call, g_bytes_ref(source->body), metadata,
+           store->is_like_s3 ? source->etag : NULL);
 }
 
 static void do_delete(struct memory_store *store, struct store_call *call, GError **error)
@@ -297,7 +290,7 @@ static void do_part(struct memory_store *store, struct store_call *call, GError 
     } else {
         body = gather(call);
     }
-    part = object_new(store, body, NULL);
+    part = object_new(store, body, NULL, NULL);
     call->part_etag = g_strdup(part->etag);
     g_hash_table_replace(upload->parts, GUINT_TO_POINTER(call->part_number), part);
 }
@@ -342,7 +335,7 @@ static void do_commit(struct memory_store *store, struct store_call *call, GErro
     body = join_parts(store, call, upload, error);
     if (!body)
         return;
-    insert(store, call, body, upload->metadata);
+    insert(store, call, body, upload->metadata, NULL);
     g_tree_remove(store->uploads, call->upload_id);
 }
 

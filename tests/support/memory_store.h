@@ -12,7 +12,8 @@ struct store *memory_store_new(void);
 /* Its clock is AHEAD_MS before this machine's: so that time passes, or clocks disagree. */
 void memory_store_set_clock(struct store *store, int64_t ahead_ms);
 
-/* It tells times as S3 does: to the second, but in listings. A copy has its source's ETag. */
+/* It tells times as S3 does: to the second, but in listings. A copy has its source's ETag. Before
+ * the first call. */
 void memory_store_imitate_s3(struct store *store);
 
 /* Its HEADs are answered LATE_MS after the object was looked at. */

@@ -73,3 +73,17 @@ static G_GNUC_UNUSED char *in_store(const char *key, size_t *size)
 
     return store_read(store, key, 1u << 30, &data, size, NULL, NULL) ? data : NULL;
 }
+
+/* What another client does: a copy of the object onto itself. */
+static G_GNUC_UNUSED void chmod_elsewhere(const char *key, const char *mode)
+{
+    g_autoptr(StoreCall) copy = store_call_new(STORE_COPY, key);
+    struct store_object object = {0};
+
+    cr_assert(store_head(store, key, &object, NULL));
+    copy->source_key = g_strdup(key);
+    copy->metadata = g_hash_table_ref(object.metadata);
+    store_call_set_metadata(copy, "mode", mode);
+    cr_assert(store_run(store, copy, NULL));
+    store_object_clear(&object);
+}

@@ -142,20 +142,6 @@ static void read_names(void)
     fs_closedir(fs, handle);
 }
 
-/* What another client does. */
-static void chmod_elsewhere(const char *key, const char *mode)
-{
-    g_autoptr(StoreCall) copy = store_call_new(STORE_COPY, key);
-    struct store_object object = {0};
-
-    cr_assert(store_head(store, key, &object, NULL));
-    copy->source_key = g_strdup(key);
-    copy->metadata = g_hash_table_ref(object.metadata);
-    store_call_set_metadata(copy, "mode", mode);
-    cr_assert(store_run(store, copy, NULL));
-    store_object_clear(&object);
-}
-
 Test(attributes, the_first_listing_costs_its_pages_and_the_index)
 {
     unsigned before;

@@ -220,17 +220,24 @@ Test(budget, who_waits_for_room_is_woken_when_a_charge_ends)
     budget_free(charged);
 }
 
-static void *write_one(void *user)
+/* One write, as large as a request of the kernel's. */
+struct writing {
+    char name[8];
+    size_t size;
+    atomic_bool is_over;
+};
+
+static void *write_once(void *user)
 {
-    g_autofree uint8_t *data = g_malloc0(MIB);
-    atomic_bool *is_over = user;
+    struct writing *writing = user;
+    g_autofree uint8_t *data = g_malloc0(writing->size);
     struct fs_file *file;
     struct stat st;
-    int error = fs_create(fs, &caller, FS_ROOT, "w", 0644, O_WRONLY, &file, &st);
+    int error = fs_create(fs, &caller, FS_ROOT, writing->name, 0644, O_WRONLY, &file, &st);
 
     if (!error)
-        error = fs_write(fs, &caller, file, 0, data, MIB);
-    atomic_store(is_over, true);
+        error = fs_write(fs, &caller, file, 0, data, writing->size);
+    atomic_store(&writing->is_over, true);
     if (!error)
         error = fs_flush(fs, &caller, file);
     fs_release(fs, file);
@@ -240,13 +247,13 @@ static void *write_one(void *user)
 Test(budget, a_request_that_is_served_is_charged)
 {
     struct buffer **buffers = fill(fs->budget, 11, BUDGET_WANTED);
-    atomic_bool is_over = false;
+    struct writing writing = {.name = "w", .size = MIB};
     pthread_t thread;
     void *result;
 
-    cr_assert_eq(pthread_create(&thread, NULL, write_one, &is_over), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, write_once, &writing), 0);
     g_usleep(200000);
-    cr_expect_not(atomic_load(&is_over), "its bytes, once more and 11 MiB are over 12");
+    cr_expect_not(atomic_load(&writing.is_over), "its bytes, once more and 11 MiB are over 12");
     empty(buffers);
     pthread_join(thread, &result);
     cr_assert_eq(GPOINTER_TO_INT(result), 0);
@@ -259,22 +266,6 @@ Test(budget, a_request_that_is_served_is_charged)
 #define BURST    124
 #define PATCHES  383
 #define BUDGET_2 (128ull * MIB)
-
-static void *write_patch(void *user)
-{
-    g_autofree char *name = g_strdup_printf("b%u", GPOINTER_TO_UINT(user));
-    g_autofree uint8_t *data = g_malloc0(PATCH);
-    struct fs_file *file;
-    struct stat st;
-    int error = fs_create(fs, &caller, FS_ROOT, name, 0644, O_WRONLY, &file, &st);
-
-    if (!error)
-        error = fs_write(fs, &caller, file, 0, data, PATCH);
-    if (!error)
-        error = fs_flush(fs, &caller, file);
-    fs_release(fs, file);
-    return GINT_TO_POINTER(error);
-}
 
 static void set_up_patched(void)
 {
@@ -291,6 +282,7 @@ Test(budget, a_burst_of_writers_beside_a_patched_file_comes_to_its_end, .init = 
      .timeout = 30)
 {
     g_autofree uint8_t *data = g_malloc0(LARGE);
+    struct writing writings[BURST] = {0};
     pthread_t threads[BURST];
     struct fs_file *file;
     struct stat st;
@@ -304,8 +296,11 @@ Test(budget, a_burst_of_writers_beside_a_patched_file_comes_to_its_end, .init = 
     for (unsigned i = 0; i < PATCHES; i++)
         cr_assert_eq(fs_write(fs, &caller, file, 2ull * i * PATCH, data, PATCH), 0);
     cr_assert_eq(turn_take(&fs->padding, &caller, 0), 0); /* until all of them are charged */
-    for (unsigned i = 0; i < BURST; i++)
-        cr_assert_eq(pthread_create(&threads[i], NULL, write_patch, GUINT_TO_POINTER(i)), 0);
+    for (unsigned i = 0; i < BURST; i++) {
+        writings[i].size = PATCH;
+        snprintf(writings[i].name, sizeof(writings[i].name), "b%u", i);
+        cr_assert_eq(pthread_create(&threads[i], NULL, write_once, &writings[i]), 0);
+    }
     g_usleep(500000);
     turn_give(&fs->padding);
     for (unsigned i = 0; i < BURST; i++) {
