@@ -8,8 +8,9 @@ import json
 import os
 import time
 
-from lines import MIB, check_small, list_steps, mark, random_reads, read_file, write_file, write_small
-from world import TOP, Mounted, say
+from lines import check_small, list_steps, mark, random_reads
+from programs import read_file, write_file, write_small
+from world import MIB, TOP, Mounted, say
 
 RECORDED = TOP / "tests/bench/recorded.json"
 WORSE = 1.3
